@@ -1,0 +1,235 @@
+"""Findings and frames as they cross the wire.
+
+Laws:
+
+1. `decode_event(encode_event(finding, jpeg)) == (finding, jpeg)`, likewise for frames.
+2. A decoder raises `UnusableError` or `UntrustedError` and nothing else, whatever the bytes.
+3. A header is at most `MAX_HEADER_BYTES`; every number in it is finite.
+
+A payload is `MAGIC`, the header's length as an unsigned 32-bit big-endian integer, the JSON header, then the body:
+a JPEG (event with `upload = "all"`), a part of a JPEG (frame), or nothing.
+"""
+
+import math
+import re
+import struct
+from enum import StrEnum
+from typing import Annotated, Final, TypeVar
+
+import msgspec
+
+from edge.contract.errors import UnusableError, UntrustedError
+
+SCHEMA: Final = 1
+MAGIC: Final = b"WSP1"
+MAX_HEADER_BYTES: Final = 8192
+MAX_JPEG_BYTES: Final = 8 * 1024 * 1024
+MAX_BOXES: Final = 40
+
+_PREFIX = struct.Struct(">4sI")
+_EVENT_ID = re.compile(r"[0-9a-f]{32}")
+
+Score = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
+EventId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}$")]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+Pixels = Annotated[int, msgspec.Meta(ge=1, le=16384)]
+Xyxy = tuple[float, float, float, float]
+Text = Annotated[str, msgspec.Meta(max_length=64)]
+
+
+class Reason(StrEnum):
+    """Why a frame was mined."""
+
+    LOW_CONFIDENCE = "low_confidence"
+    MISSED = "missed"
+    SUSPECT = "suspect"
+    CONTROL = "control"
+
+
+class WitnessKind(StrEnum):
+    """The independent signs that an object was missed."""
+
+    GAP = "gap"
+    CANDIDATE = "candidate"
+    MOTION = "motion"
+    ZOOM = "zoom"
+
+
+class Box(msgspec.Struct, frozen=True):
+    """One box, `xyxy` in pixels of the original frame. `witness` is None for what the detector itself reported."""
+
+    xyxy: Xyxy
+    label: Text
+    score: Score
+    witness: WitnessKind | None = None
+
+
+class Witness(msgspec.Struct, frozen=True):
+    """How strongly one witness claims that an object was missed, 0..1."""
+
+    kind: WitnessKind
+    score: Score
+
+
+class Light(msgspec.Struct, frozen=True):
+    """What the picture is like at the region, in grey levels of 0..255."""
+
+    brightness: float
+    contrast: float
+    noise: float
+    sharpness: float
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One mined frame without its pixels: about 1 to 2 KB.
+
+    Attributes:
+        event_id: 32 hexadecimal digits, made once on the device; the key of idempotence.
+        sequence: number of the frame since the camera was started, from 0.
+        captured_at_ms: UTC, milliseconds since 1970.
+        severity: 0..1, how much this frame is worth a look.
+        region: `xyxy` pixels of the original frame; the whole frame for `control`.
+        label: the label suspected in the region; empty when none is.
+        boxes: at most `MAX_BOXES`, the detector's own and the witnesses'.
+        crop_hash: 256-bit perceptual hash of the region with context, hexadecimal.
+        frame_hash: the same of the whole frame.
+        features: the model's pooled feature vector, L2-normalised, times 127, as int8; may be empty.
+        model: the release that failed.
+        frame_bytes: size of the JPEG that the device holds.
+    """
+
+    schema: int = SCHEMA
+    event_id: EventId
+    site: Name
+    device: Name
+    camera: Name
+    sequence: Annotated[int, msgspec.Meta(ge=0)]
+    captured_at_ms: Annotated[int, msgspec.Meta(ge=0)]
+    reason: Reason
+    severity: Score
+    region: Xyxy
+    label: Text
+    boxes: Annotated[tuple[Box, ...], msgspec.Meta(max_length=MAX_BOXES)]
+    witnesses: tuple[Witness, ...]
+    tags: tuple[Text, ...]
+    width: Pixels
+    height: Pixels
+    crop_hash: Sha256
+    frame_hash: Sha256
+    features: bytes
+    light: Light
+    model: Text
+    frame_bytes: Annotated[int, msgspec.Meta(ge=1, le=MAX_JPEG_BYTES)]
+    frame_sha256: Sha256
+
+
+class FrameHeader(msgspec.Struct, frozen=True, kw_only=True):
+    """One part of a frame that the hub wanted, or the word that the device no longer has it (`gone`)."""
+
+    schema: int = SCHEMA
+    event_id: EventId
+    size: Annotated[int, msgspec.Meta(ge=0, le=MAX_JPEG_BYTES)]
+    sha256: str
+    offset: Annotated[int, msgspec.Meta(ge=0, le=MAX_JPEG_BYTES)] = 0
+    gone: Text | None = None
+
+
+class _Peek(msgspec.Struct):
+    schema: int
+
+
+_T = TypeVar("_T", Finding, FrameHeader)
+
+_finding_decoder = msgspec.json.Decoder(Finding)
+_frame_decoder = msgspec.json.Decoder(FrameHeader)
+_peek_decoder = msgspec.json.Decoder(_Peek)
+_encoder = msgspec.json.Encoder()
+
+
+def is_event_id(text: str) -> bool:
+    """Whether `text` is a well-formed event id."""
+    return _EVENT_ID.fullmatch(text) is not None
+
+
+def encode_event(finding: Finding, jpeg: bytes = b"") -> bytes:
+    """Return the payload of an `event` message. Raises `UnusableError` when the header is over its limit."""
+    return _join(_encoder.encode(finding), jpeg)
+
+
+def decode_event(payload: bytes) -> tuple[Finding, bytes]:
+    """Return the finding and the JPEG (empty when it did not travel with it)."""
+    header, jpeg = _split(payload)
+    finding: Finding = _decode(_finding_decoder, header)
+    _require_box(finding.region, finding, "region")
+    for box in finding.boxes:
+        _require_box(box.xyxy, finding, "box")
+    light = finding.light
+    if not all(math.isfinite(v) for v in (light.brightness, light.contrast, light.noise, light.sharpness)):
+        msg = "light is not finite"
+        raise UnusableError(msg)
+    if jpeg and len(jpeg) != finding.frame_bytes:
+        msg = f"JPEG of {len(jpeg)} bytes, the header says {finding.frame_bytes}"
+        raise UntrustedError(msg)
+    return finding, jpeg
+
+
+def encode_frame(header: FrameHeader, part: bytes = b"") -> bytes:
+    """Return the payload of a `frame` message."""
+    return _join(_encoder.encode(header), part)
+
+
+def decode_frame(payload: bytes) -> tuple[FrameHeader, bytes]:
+    """Return the header and the part of the JPEG that starts at `header.offset`."""
+    raw, part = _split(payload)
+    header: FrameHeader = _decode(_frame_decoder, raw)
+    if header.gone is None and (not part or header.offset + len(part) > header.size):
+        msg = f"part of {len(part)} bytes at {header.offset} does not fit a frame of {header.size}"
+        raise UnusableError(msg)
+    return header, part
+
+
+def _join(header: bytes, body: bytes) -> bytes:
+    if len(header) > MAX_HEADER_BYTES:
+        msg = f"header of {len(header)} bytes, the limit is {MAX_HEADER_BYTES}"
+        raise UnusableError(msg)
+    return _PREFIX.pack(MAGIC, len(header)) + header + body
+
+
+def _split(payload: bytes) -> tuple[bytes, bytes]:
+    if len(payload) < _PREFIX.size:
+        msg = f"payload of {len(payload)} bytes is too short"
+        raise UnusableError(msg)
+    magic, length = _PREFIX.unpack_from(payload)
+    if magic != MAGIC:
+        msg = "payload does not start with the weakspot magic"
+        raise UnusableError(msg)
+    if length > MAX_HEADER_BYTES:
+        msg = f"header of {length} bytes, the limit is {MAX_HEADER_BYTES}"
+        raise UnusableError(msg)
+    if len(payload) < _PREFIX.size + length:
+        msg = f"payload of {len(payload)} bytes ends inside its header of {length}"
+        raise UnusableError(msg)
+    return payload[_PREFIX.size : _PREFIX.size + length], payload[_PREFIX.size + length :]
+
+
+def _decode(decoder: msgspec.json.Decoder[_T], header: bytes) -> _T:
+    try:
+        schema = _peek_decoder.decode(header).schema
+        if schema != SCHEMA:
+            msg = f"schema {schema}, this side speaks {SCHEMA}"
+            raise UnusableError(msg)
+        return decoder.decode(header)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        msg = f"header is not valid: {error}"
+        raise UnusableError(msg) from error
+
+
+def _require_box(xyxy: Xyxy, finding: Finding, what: str) -> None:
+    x1, y1, x2, y2 = xyxy
+    if not all(math.isfinite(v) for v in xyxy):
+        msg = f"{what} {xyxy} is not finite"
+        raise UnusableError(msg)
+    if not (x1 <= x2 and y1 <= y2 and x2 > 0 and y2 > 0 and x1 < finding.width and y1 < finding.height):
+        msg = f"{what} {xyxy} lies outside the frame of {finding.width}x{finding.height}"
+        raise UnusableError(msg)

@@ -1,0 +1,101 @@
+"""What a device says of itself, and what the hub answers. All of it is JSON without a body.
+
+Law: `decode(encode(x), type(x)) == x`; a decoder raises `UnusableError` and nothing else.
+"""
+
+from typing import TypeVar
+
+import msgspec
+
+from edge.contract.errors import UnusableError
+from edge.contract.samples import SCHEMA, EventId, Name, Text
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """Retained. The last will is the same with `online = False` and the boot id of the session it ends."""
+
+    schema: int = SCHEMA
+    boot_id: Text
+    online: bool
+    at_ms: int
+    model: Text
+    version: Text
+
+
+class CameraHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """One camera since the daemon's start. `frame_age_s` is None before the first frame."""
+
+    name: Name
+    state: Text
+    frames: int
+    fps: float
+    restarts: int
+    frame_age_s: float | None
+    detect_ms: float
+
+
+class SpoolHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """The spool now. `unsent`: findings that the hub has not acknowledged."""
+
+    samples: int
+    unsent: int
+    bytes: int
+    limit_bytes: int
+
+
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
+    """Counters of this device. `findings` and `dropped` count since the spool was made, by reason."""
+
+    schema: int = SCHEMA
+    boot_id: Text
+    at_ms: int
+    uptime_s: float
+    model: Text
+    cameras: tuple[CameraHealth, ...]
+    spool: SpoolHealth
+    findings: dict[str, int]
+    dropped: dict[str, int]
+    bytes_up: int
+
+
+class Ack(msgspec.Struct, frozen=True, kw_only=True):
+    """What the hub has committed: findings, whole frames; and what it refused, with the reason."""
+
+    schema: int = SCHEMA
+    findings: tuple[EventId, ...] = ()
+    frames: tuple[EventId, ...] = ()
+    refused: dict[str, str] = {}
+
+
+class Want(msgspec.Struct, frozen=True, kw_only=True):
+    """The frames the hub asks for."""
+
+    schema: int = SCHEMA
+    event_ids: tuple[EventId, ...]
+
+
+_T = TypeVar("_T", State, Heartbeat, Ack, Want)
+
+
+class _Peek(msgspec.Struct):
+    schema: int
+
+
+def encode(message: State | Heartbeat | Ack | Want) -> bytes:
+    """Return the JSON payload."""
+    return msgspec.json.encode(message)
+
+
+def decode(payload: bytes, kind: type[_T]) -> _T:
+    """Return the message. Raises `UnusableError` on anything but a valid one of this schema."""
+    try:
+        schema = msgspec.json.decode(payload, type=_Peek).schema
+        if schema != SCHEMA:
+            msg = f"schema {schema}, this side speaks {SCHEMA}"
+            raise UnusableError(msg)
+        return msgspec.json.decode(payload, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        msg = f"{kind.__name__} is not valid: {error}"
+        raise UnusableError(msg) from error
+
+

@@ -1,0 +1,57 @@
+"""Detections of one frame: three arrays of the same length, checked once."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detections:
+    """What a detector reports on one frame.
+
+    Attributes:
+        xyxy: `[n, 4]` float32, pixels of the original frame.
+        score: `[n]` float32, 0..1, in descending order as the detector gives them.
+        class_id: `[n]` int32, index into the model's labels.
+    """
+
+    xyxy: Floats = field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    score: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    class_id: Ints = field(default_factory=lambda: np.zeros(0, np.int32))
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` unless the shapes agree."""
+        n = len(self.score)
+        if self.xyxy.shape != (n, 4) or self.score.shape != (n,) or self.class_id.shape != (n,):
+            msg = (
+                f"expected xyxy [n, 4], score [n], class_id [n]; "
+                f"got {self.xyxy.shape}, {self.score.shape}, {self.class_id.shape}"
+            )
+            raise ValueError(msg)
+
+    def __len__(self) -> int:
+        """Return the number of boxes."""
+        return len(self.score)
+
+    def take(self, index: NDArray[np.bool_] | NDArray[np.intp] | slice) -> "Detections":
+        """Return the boxes that a mask, an index array or a slice names."""
+        return Detections(self.xyxy[index], self.score[index], self.class_id[index])
+
+
+def box_iou(a: Floats, b: Floats) -> Floats:
+    """Return the IoU of every box of `a` `[n, 4]` with every box of `b` `[m, 4]`, `[n, m]` float32."""
+    if len(a) == 0 or len(b) == 0:
+        return np.zeros((len(a), len(b)), np.float32)
+    top_left = np.maximum(a[:, None, :2], b[None, :, :2])
+    bottom_right = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    side = np.maximum(bottom_right - top_left, 0.0)
+    both = side[..., 0] * side[..., 1]
+    area_a = (a[:, 2] - a[:, 0]) * (a[:, 3] - a[:, 1])
+    area_b = (b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1])
+    union = area_a[:, None] + area_b[None, :] - both
+    iou: Floats = np.divide(both, union, out=np.zeros_like(both), where=union > 0)
+    return iou

@@ -1,0 +1,1 @@
+"""The engineer's side of weakspot: ingest findings, remove near-duplicates, freeze batches, export."""
