@@ -9,7 +9,10 @@ import typer
 
 from edge.contract.errors import WeakspotError
 
-app = typer.Typer(no_args_is_help=True, help="Collect the findings of a fleet, remove near-duplicates and freeze batches for annotation.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Collect the findings of a fleet, remove near-duplicates and freeze batches for annotation.",
+)
 
 
 def main() -> None:
