@@ -23,7 +23,6 @@ import base64
 import dataclasses
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -143,13 +142,8 @@ def convert(source: Source) -> onnx.ModelProto:
         "wh": ["batch", 4, "rows", "columns"],
         "features": ["batch", channels],
     }
-    values = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-        for name, shape in shapes.items()
-    ]
-    graph = helper.make_graph(
-        target.nodes, "starter", values[:1], values[1:], target.initializers
-    )
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    graph = helper.make_graph(target.nodes, "starter", values[:1], values[1:], target.initializers)
     model = helper.make_model(
         graph,
         producer_name="weakspot models/starter/convert.py",
@@ -192,9 +186,7 @@ def emit_node(source: Source, target: Target, node: Node) -> str:  # noqa: PLR09
             return target.add(operator, tensors, name)
         case "Mean":
             check_constant(source, inputs[1], [1, 2])
-            return target.add(
-                "GlobalAveragePool", [emit(source, target, inputs[0])], name
-            )
+            return target.add("GlobalAveragePool", [emit(source, target, inputs[0])], name)
         case "ConcatV2":
             check_constant(source, inputs[-1], 3)
             tensors = [emit(source, target, item) for item in inputs[:-1]]
@@ -268,9 +260,7 @@ def emit_upsample(source: Source, target: Target, node: Node) -> str:
     )
 
 
-def emit_convolution(
-    source: Source, target: Target, node: Node, *, scale: float = 1.0
-) -> str:
+def emit_convolution(source: Source, target: Target, node: Node, *, scale: float = 1.0) -> str:
     """Add a convolution with its bias, its SAME padding and its ReLU.
 
     TF stores kernels as height, width, in, out; depthwise as height, width, channels, 1.
@@ -285,7 +275,7 @@ def emit_convolution(
         emit(source, target, node["input"][0]),
         target.constant(short(node["input"][1]), kernel * np.float32(scale)),
     ]
-    if len(node["input"]) > 2:  # noqa: PLR2004
+    if len(node["input"]) > 2:
         bias = source.weights[node["input"][2]] * np.float32(scale)
         tensors.append(target.constant(short(node["input"][2]), bias))
     same = text(node["attr"]["padding"]) == "SAME"
@@ -377,7 +367,7 @@ def write_atomically(path: Path, payload: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(payload)
-    os.replace(partial, path)  # noqa: PTH105
+    partial.replace(path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -396,14 +386,10 @@ class Target:
     initializers: list[onnx.TensorProto] = dataclasses.field(default_factory=list)
     done: dict[str, str] = dataclasses.field(default_factory=dict)
 
-    def add(
-        self, operator: str, inputs: list[str], name: str = "", **attributes: object
-    ) -> str:
+    def add(self, operator: str, inputs: list[str], name: str = "", **attributes: Any) -> str:
         """Append a node; return the name of its only output."""
         output = name or f"features/{operator}"
-        self.nodes.append(
-            helper.make_node(operator, inputs, [output], output, **attributes)
-        )
+        self.nodes.append(helper.make_node(operator, inputs, [output], output, **attributes))
         return output
 
     def constant(self, name: str, values: Array) -> str:
