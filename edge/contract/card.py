@@ -11,7 +11,11 @@ HeadName = Literal["centernet", "yolox", "yolo", "detr"]
 
 
 class InputSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a frame becomes the input tensor. `mean` and `std` are in the units of 0..255, in the order of `color`."""
+    """How a frame becomes the input tensor. `mean` and `std` are in the units of 0..255, in the order of `color`.
+
+    `letterbox` says where the scaled frame lies among `pad_value`; "stretch" fills the input and gives up the ratio of
+    the sides.
+    """
 
     width: int
     height: int
@@ -21,7 +25,7 @@ class InputSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     multiple: Annotated[int, msgspec.Meta(ge=1)] = 32
     pad_value: Annotated[int, msgspec.Meta(ge=0, le=255)] = 114
-    letterbox: Literal["top_left", "center"] = "top_left"
+    letterbox: Literal["top_left", "center", "stretch"] = "top_left"
 
 
 class Accuracy(msgspec.Struct, frozen=True, kw_only=True):

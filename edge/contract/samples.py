@@ -30,9 +30,9 @@ _PREFIX = struct.Struct(">4sI")
 _EVENT_ID = re.compile(r"[0-9a-f]{32}")
 
 Score = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
-EventId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}$")]
-Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*\Z")]
+EventId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Pixels = Annotated[int, msgspec.Meta(ge=1, le=16384)]
 Xyxy = tuple[float, float, float, float]
 Text = Annotated[str, msgspec.Meta(max_length=64)]

@@ -97,5 +97,3 @@ def decode(payload: bytes, kind: type[_T]) -> _T:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         msg = f"{kind.__name__} is not valid: {error}"
         raise UnusableError(msg) from error
-
-

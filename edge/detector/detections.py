@@ -55,3 +55,23 @@ def box_iou(a: Floats, b: Floats) -> Floats:
     union = area_a[:, None] + area_b[None, :] - both
     iou: Floats = np.divide(both, union, out=np.zeros_like(both), where=union > 0)
     return iou
+
+
+def nms(detections: Detections, *, iou_threshold: float, limit: int) -> Detections:
+    """Drop each box that overlaps a better one of its own class by more than `iou_threshold`.
+
+    `detections` stand in descending order of score, and so does the answer, of at most `limit` boxes. A box that is
+    not finite overlaps nothing.
+    """
+    if len(detections) < 2:
+        return detections
+    kept: list[int] = []
+    left = np.arange(len(detections))
+    while len(left) and len(kept) < limit:
+        best, rest = left[0], left[1:]
+        kept.append(int(best))
+        rival = rest[detections.class_id[rest] == detections.class_id[best]]
+        overlap = box_iou(detections.xyxy[best : best + 1], detections.xyxy[rival])[0]
+        beaten = rival[overlap > iou_threshold]
+        left = rest[~np.isin(rest, beaten, assume_unique=True)]
+    return detections.take(np.array(kept, np.intp))

@@ -1,0 +1,232 @@
+"""What a frame looks like at a region, in a few numbers: two perceptual hashes, light, noise and sharpness.
+
+It owns the measures; what is alike or noteworthy is the hub's to say. All of it is defined for every non-empty
+picture: black ones, regions of one pixel, regions partly or wholly outside the frame.
+
+Laws:
+
+1. A hash has `HASH_BYTES` bytes; a flat picture (any single grey) hashes to all zeros, by either hash.
+2. Every figure of `Light` is finite and not negative.
+3. `quantize_features(v) == quantize_features(k * v)` for every k > 0.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.contract.samples import Light, Xyxy
+from edge.frame import Image
+
+Gray = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+HASH_BYTES: Final = 32
+CONTEXT_SCALE: Final = 2.0
+MIN_LIGHT_SIDE_PX: Final = 8
+MIN_NOISE_SIDE_PX: Final = 96
+MAX_NOISE_SIDE_PX: Final = 512
+
+_HASH_SIDE: Final = 64
+_HASH_FREQUENCIES: Final = 16
+_CROP_COEFFICIENTS: Final = 64
+_CROP_LEVELS: Final = (0.25, 0.6)
+_FLAT_COEFFICIENT: Final = 0.01
+_BLOCK_PX: Final = 8
+_FLATTEST_SHARE: Final = 0.25
+_CLIPPED_LOW: Final = 4.0
+_CLIPPED_HIGH: Final = 251.0
+_IMMERKAER: Final = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """How a finding is recognised again. Both hashes are 64 hexadecimal digits, as `Finding` carries them.
+
+    Attributes:
+        crop_hash: `level_hash` of the region with its context, `CONTEXT_SCALE` times its sides.
+        frame_hash: `perceptual_hash` of the whole frame.
+        light: brightness, contrast, noise and sharpness at the region.
+    """
+
+    crop_hash: str
+    frame_hash: str
+    light: Light
+
+
+def fingerprint(image: Image, region: Xyxy) -> Fingerprint:
+    """Return the fingerprint of a BGR frame `[height, width, 3]` at a finite region, `xyxy` pixels of that frame."""
+    gray = _gray(image)
+    return Fingerprint(
+        crop_hash=level_hash(crop_with_context(gray, region)).hex(),
+        frame_hash=perceptual_hash(gray).hex(),
+        light=measure_light(gray, region),
+    )
+
+
+def perceptual_hash(gray: Gray) -> bytes:
+    """Return the 256-bit hash of a grey picture `[height, width]`.
+
+    As in PDQ (Facebook, 2019): averaged down to 64x64, a 2-D DCT, the 16x16 lowest frequencies without the constant
+    row and column, one bit each: above their median or not. The size and the aspect of the picture do not enter.
+    Frequencies weaker than `0.01` grey levels count as none, so rounding on different machines cannot flip their bits.
+    """
+    low = _frequencies(gray)[1:, 1:]
+    return np.packbits(low > np.median(low)).tobytes()
+
+
+def level_hash(gray: Gray) -> bytes:
+    """Return the 256-bit hash of a grey crop `[height, width]` whose edges are not exact.
+
+    The same DCT, but only its 64 lowest frequencies (by row + column, without the constant), each in five levels: four
+    bits say whether it lies above -b, -a, a and b, where a and b are the .25 and .6 quantiles of the magnitudes. A box
+    that a detector places a few per cent off flips the fine frequencies of `perceptual_hash` at random; these it only
+    moves by a level.
+    """
+    low = _frequencies(gray)[_LOWEST]
+    small, large = np.quantile(np.abs(low), _CROP_LEVELS)
+    return np.packbits(np.concatenate([low > -large, low > -small, low > small, low > large])).tobytes()
+
+
+def crop_with_context(image: NDArray[np.uint8], region: Xyxy, scale: float = CONTEXT_SCALE) -> NDArray[np.uint8]:
+    """Return the part of `image` around `region`, `scale` times its sides, cut at the borders; a view, never empty."""
+    x1, y1, x2, y2 = _window(region, (image.shape[1], image.shape[0]), scale=scale, min_side_px=1)
+    return image[y1:y2, x1:x2]
+
+
+def measure_light(gray: Gray, region: Xyxy) -> Light:
+    """Return what a grey frame `[height, width]` is like at a region, in grey levels of 0..255.
+
+    `brightness` is the mean and `contrast` the standard deviation over the region. `sharpness` is the variance of the
+    4-neighbour Laplacian over the region at the frame's own scale; noise of sigma s alone adds `20 * s ** 2` to it.
+    These three look at no less than 8x8 pixels. `noise` is `noise_sigma` over the region with context, no less than
+    96x96 pixels and no more than the middle 512x512.
+    """
+    size = (gray.shape[1], gray.shape[0])
+    x1, y1, x2, y2 = _window(region, size, scale=1.0, min_side_px=MIN_LIGHT_SIDE_PX)
+    part = gray[y1:y2, x1:x2].astype(np.float32)
+    top, left = max(0, y1 - 1), max(0, x1 - 1)
+    around = gray[top : y2 + 1, left : x2 + 1].astype(np.float32)
+    edges = cv2.Laplacian(around, cv2.CV_32F)[y1 - top : y2 - top, x1 - left : x2 - left]
+    nx1, ny1, nx2, ny2 = _window(region, size, scale=CONTEXT_SCALE, min_side_px=MIN_NOISE_SIDE_PX)
+    return Light(
+        brightness=round(float(part.mean()), 2),
+        contrast=round(float(part.std()), 2),
+        noise=round(noise_sigma(_middle(gray[ny1:ny2, nx1:nx2])), 3),
+        sharpness=round(float(edges.var()), 2),
+    )
+
+
+def noise_sigma(gray: Gray) -> float:
+    """Return the standard deviation of the noise of a grey picture, in grey levels; 0 under 3x3 pixels.
+
+    Immerkaer (1996), the mean response to a mask that cancels planes and straight edges, but over blocks of 8x8 and
+    only the flattest quarter of them (by the gradient after smoothing), of which the median counts: texture and
+    outlines do not pass for noise. Blocks that are clipped to black or white show no noise and are left out while
+    there are others.
+    """
+    if min(gray.shape) < 3:
+        return 0.0
+    picture = gray.astype(np.float32)
+    response = np.abs(cv2.filter2D(picture, cv2.CV_32F, _IMMERKAER))[1:-1, 1:-1]
+    smooth = cv2.GaussianBlur(picture, (5, 5), 0)
+    slope = np.hypot(cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1))[1:-1, 1:-1]
+    level = picture[1:-1, 1:-1]
+    responses, slopes, levels = (_block_means(plane) for plane in (response, slope, level))
+    usable = (levels > _CLIPPED_LOW) & (levels < _CLIPPED_HIGH)
+    if usable.any():
+        responses, slopes = responses[usable], slopes[usable]
+    flattest = np.argsort(slopes, kind="stable")[: max(1, math.ceil(len(slopes) * _FLATTEST_SHARE))]
+    return float(np.median(responses[flattest])) * math.sqrt(math.pi / 2) / 6
+
+
+def quantize_features(vector: NDArray[np.floating]) -> bytes:
+    """Return the L2-normalised vector times 127 as int8, one byte a value.
+
+    No features, or features that are not finite, give no bytes; a zero vector gives zeros.
+    """
+    values = np.asarray(vector, np.float64).ravel()
+    if not np.isfinite(values).all():
+        return b""
+    largest = float(np.abs(values).max(initial=0.0))
+    if largest > 0:
+        values = values / largest
+        values = values / np.linalg.norm(values)
+    return np.rint(values * 127).astype(np.int8).tobytes()
+
+
+def _frequencies(gray: Gray) -> NDArray[np.float64]:
+    """Return the DCT-II of the picture at 64x64: rows and columns 0..16, frequencies of no strength set to 0."""
+    if gray.ndim != 2 or gray.size == 0:
+        msg = f"expected a grey picture [height, width], got {gray.shape}"
+        raise ValueError(msg)
+    small = cv2.resize(gray.astype(np.float32), (_HASH_SIDE, _HASH_SIDE), interpolation=cv2.INTER_AREA)
+    low: NDArray[np.float64] = _DCT @ small.astype(np.float64) @ _DCT.T
+    low[np.abs(low) < _FLAT_COEFFICIENT] = 0.0
+    return low
+
+
+def _gray(image: Image) -> Gray:
+    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        msg = f"expected a BGR frame [height, width, 3], got {image.shape}"
+        raise ValueError(msg)
+    gray: Gray = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8)
+    return gray
+
+
+def _window(region: Xyxy, size: tuple[int, int], *, scale: float, min_side_px: int) -> tuple[int, int, int, int]:
+    """Return whole-pixel `xyxy` inside a picture of `size` (width, height): never empty, wherever the region lies."""
+    x1, x2 = _span(region[0], region[2], size[0], scale=scale, min_side_px=min_side_px)
+    y1, y2 = _span(region[1], region[3], size[1], scale=scale, min_side_px=min_side_px)
+    return x1, y1, x2, y2
+
+
+def _span(start: float, stop: float, limit: int, *, scale: float, min_side_px: int) -> tuple[int, int]:
+    center = (start + stop) / 2
+    half = max((stop - start) * scale, float(min_side_px)) / 2
+    low = min(max(math.floor(center - half), 0), limit - 1)
+    high = min(max(math.ceil(center + half), low + 1), limit)
+    if high - low < min_side_px:
+        low = max(0, min(low, limit - min_side_px))
+        high = min(limit, low + min_side_px)
+    return low, high
+
+
+def _middle(gray: Gray) -> Gray:
+    top, left = (max(0, side - MAX_NOISE_SIDE_PX) // 2 for side in gray.shape)
+    return gray[top : top + MAX_NOISE_SIDE_PX, left : left + MAX_NOISE_SIDE_PX]
+
+
+def _block_means(plane: Floats) -> NDArray[np.float64]:
+    """Return the mean of every 8x8 block that fits; of the whole plane where none does."""
+    rows, columns = plane.shape[0] // _BLOCK_PX, plane.shape[1] // _BLOCK_PX
+    if rows == 0 or columns == 0:
+        return np.array([plane.mean()], np.float64)
+    whole = plane[: rows * _BLOCK_PX, : columns * _BLOCK_PX].astype(np.float64)
+    means: NDArray[np.float64] = whole.reshape(rows, _BLOCK_PX, columns, _BLOCK_PX).mean(axis=(1, 3)).ravel()
+    return means
+
+
+def _dct_rows() -> NDArray[np.float64]:
+    """Return rows 0..16 of the orthonormal DCT-II of 64 points."""
+    frequency = np.arange(_HASH_FREQUENCIES + 1)[:, None]
+    point = np.arange(_HASH_SIDE)[None, :]
+    rows: NDArray[np.float64] = math.sqrt(2 / _HASH_SIDE) * np.cos(
+        math.pi * frequency * (2 * point + 1) / (2 * _HASH_SIDE)
+    )
+    rows[0] /= math.sqrt(2)
+    return rows
+
+
+def _lowest_frequencies() -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return rows and columns of the lowest frequencies, by row + column, the constant left out."""
+    rows, columns = np.indices((_HASH_FREQUENCIES + 1, _HASH_FREQUENCIES + 1))
+    order = np.lexsort((rows.ravel(), (rows + columns).ravel()))[1 : 1 + _CROP_COEFFICIENTS]
+    return rows.ravel()[order], columns.ravel()[order]
+
+
+_DCT: Final = _dct_rows()
+_LOWEST: Final = _lowest_frequencies()

@@ -1,0 +1,30 @@
+"""`control`: frames drawn uniformly at random in time, so that rates can be estimated.
+
+A Poisson process in the camera's own time: every moment is equally likely, whatever the frame rate.
+"""
+
+import math
+import random
+
+from edge.contract.samples import Reason
+from edge.observation import Mined, Observation
+
+
+class ControlMiner:
+    """Draws frames of one camera. The same seed and times draw the same frames."""
+
+    def __init__(self, *, per_hour: float, seed: int) -> None:
+        self._per_s = per_hour / 3600.0
+        self._random = random.Random(seed)  # noqa: S311 (a sample, not a secret)
+        self._last_s: float | None = None
+
+    def mine(self, observation: Observation) -> list[Mined]:
+        """Return the whole frame if it was drawn."""
+        now_s = observation.frame.time_s
+        elapsed_s = 0.0 if self._last_s is None else max(0.0, now_s - self._last_s)
+        self._last_s = now_s
+        if self._random.random() >= 1.0 - math.exp(-self._per_s * elapsed_s):
+            return []
+        height, width = observation.frame.image.shape[:2]
+        region = (0.0, 0.0, float(width), float(height))
+        return [Mined(at=observation, reason=Reason.CONTROL, severity=0.0, region=region)]

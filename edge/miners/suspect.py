@@ -1,0 +1,43 @@
+"""`suspect`: a likely false positive. Here the one-frame ghost: reported once, and nothing there before or after.
+
+An isolated detection is mostly a false positive, a hole in a track mostly a miss (Jin et al., ECCV 2018).
+"""
+
+from typing import Final
+
+from edge.contract.samples import Reason
+from edge.observation import Mined, Observation, is_inside
+from edge.tracks import Link
+
+MAX_WEAK: Final = 1
+
+
+class SuspectMiner:
+    """Holds the first sight of every young track until the track ends or is seen again."""
+
+    def __init__(self) -> None:
+        self._first: dict[int, Mined] = {}
+
+    def mine(self, observation: Observation) -> list[Mined]:
+        """Return the tracks that ended with this frame and were detected in one frame only."""
+        for track in observation.tracks:
+            if track.link is not Link.STRONG:
+                continue
+            if track.strong > 1 or track.weak > MAX_WEAK or not is_inside(track.xyxy, observation):
+                self._first.pop(track.id, None)
+                continue
+            above = (track.score - observation.score_threshold) / max(1e-6, 1.0 - observation.score_threshold)
+            self._first[track.id] = Mined(
+                at=observation,
+                reason=Reason.SUSPECT,
+                severity=round(0.3 + 0.5 * above, 4),
+                region=track.xyxy,
+                class_id=track.class_id,
+                track_id=track.id,
+            )
+        ghosts: list[Mined] = []
+        for track in observation.ended:
+            first = self._first.pop(track.id, None)
+            if first is not None and track.weak <= MAX_WEAK:
+                ghosts.append(first)
+        return ghosts

@@ -1,0 +1,60 @@
+"""What one frame shows the miners, and what a miner hands on."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from edge.contract.samples import Reason, Witness, Xyxy
+from edge.detector.detections import Detections, Floats
+from edge.frame import Frame
+from edge.tracks import Track
+
+BORDER_PX: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Observation:
+    """One frame after detection and tracking.
+
+    Attributes:
+        detections: all boxes from score 0.05 up, pixels of the frame, best first.
+        features: `[c]` pooled feature vector, or empty.
+        score_threshold: at or above it a box counts as detected.
+        tracks: the live tracks, linked to this frame. They change with the next frame: copy what is kept.
+        ended: the tracks that were dropped with this frame.
+    """
+
+    frame: Frame
+    detections: Detections
+    features: Floats
+    score_threshold: float
+    tracks: list[Track]
+    ended: list[Track]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mined:
+    """A frame worth a look, before it becomes a finding.
+
+    Attributes:
+        at: the frame that shows it; often an earlier one than the newest.
+        severity: 0..1.
+        region: `xyxy` pixels of the frame: where to look.
+        class_id: what is suspected there; None where nothing is.
+        witnesses: why a miss is claimed, strongest first; empty for other reasons.
+        track_id: the track it belongs to; None where it belongs to none.
+    """
+
+    at: Observation
+    reason: Reason
+    severity: float
+    region: Xyxy
+    class_id: int | None = None
+    witnesses: tuple[Witness, ...] = ()
+    track_id: int | None = None
+
+
+def is_inside(xyxy: Xyxy, at: Observation) -> bool:
+    """Return whether the place is not cut by the frame's border."""
+    height, width = at.frame.image.shape[:2]
+    x1, y1, x2, y2 = xyxy
+    return x1 >= BORDER_PX and y1 >= BORDER_PX and x2 <= width - BORDER_PX and y2 <= height - BORDER_PX

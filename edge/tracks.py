@@ -1,0 +1,220 @@
+"""Tracks: the boxes of one object over time, linked by overlap.
+
+Two-stage association after ByteTrack (Zhang et al., ECCV 2022): detections at or above the score threshold are linked
+first, then the tracks that are left look among the weaker boxes. A constant-velocity alpha-beta filter predicts
+where an object is while no box is linked to it. Rules only: no clock, no I/O.
+
+Laws:
+
+1. A box is linked to at most one track, and a track to at most one box, per frame.
+2. A track's id is never used again.
+3. The number of live tracks is at most `MAX_TRACKS`.
+"""
+
+import math
+from bisect import insort
+from dataclasses import dataclass, field
+from enum import Enum
+from itertools import count
+from typing import Final
+
+import numpy as np
+
+from edge.detector.detections import Detections, box_iou
+
+MAX_TRACKS: Final = 128
+WEAK_THRESHOLD: Final = 0.15
+MIN_IOU: Final = 0.3
+MAX_COAST_S: Final = 2.0
+MIN_COAST_FRAMES: Final = 6
+TENTATIVE_COAST_FRAMES: Final = 2
+DOUBLE_IOU: Final = 0.6
+TOP_SCORES: Final = 5
+_ALPHA: Final = 0.6
+_BETA: Final = 0.25
+_DAMPING: Final = 0.9
+
+
+class Link(Enum):
+    """What a track was linked to in one frame."""
+
+    STRONG = "a detection at or above the threshold"
+    WEAK = "a box below the threshold"
+    NONE = "nothing: the track coasts on its prediction"
+
+
+@dataclass(slots=True, eq=False)
+class Track:
+    """One object, as far as its boxes tell.
+
+    Attributes:
+        xyxy: place in this frame, pixels: the linked box, or the prediction while it coasts.
+        velocity: pixels a frame of the centre, x and y.
+        link: what it was linked to in this frame.
+        score: score of the box linked in this frame, 0.0 while it coasts.
+        strong: number of frames with a detection at or above the threshold.
+        weak: number of frames with a weaker box.
+        coasting: frames since the last linked box.
+        unseen: frames since the last detection at or above the threshold.
+        origin: centre of the first box, x and y.
+        top_scores: the best scores it ever had, at most `TOP_SCORES`, ascending.
+    """
+
+    id: int
+    class_id: int
+    xyxy: tuple[float, float, float, float]
+    link: Link
+    score: float
+    velocity: tuple[float, float] = (0.0, 0.0)
+    strong: int = 0
+    weak: int = 0
+    coasting: int = 0
+    unseen: int = 0
+    origin: tuple[float, float] = (0.0, 0.0)
+    last_linked_s: float = 0.0
+    top_scores: list[float] = field(default_factory=list)
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether the detector itself has reported the object at least three times."""
+        return self.strong >= 3
+
+    @property
+    def best_score(self) -> float:
+        """The mean of its best scores, missing ones counted as 0: what the detector makes of it at its best."""
+        return sum(self.top_scores) / TOP_SCORES
+
+    @property
+    def displacement(self) -> float:
+        """How far the centre is from where the track began, in box heights."""
+        x1, y1, x2, y2 = self.xyxy
+        return math.hypot((x1 + x2) / 2 - self.origin[0], (y1 + y2) / 2 - self.origin[1]) / max(1.0, y2 - y1)
+
+
+class Tracker:
+    """Links the detections of one camera's frames. Call `update` once a frame, in order."""
+
+    def __init__(self, *, score_threshold: float) -> None:
+        self._score_threshold = score_threshold
+        self._weak_threshold = min(WEAK_THRESHOLD, score_threshold / 2)
+        self._ids = count(1)
+        self.tracks: list[Track] = []
+
+    def update(self, detections: Detections, *, time_s: float) -> list[Track]:
+        """Link one frame's detections and return the tracks that ended with it.
+
+        Args:
+            detections: all boxes of the frame from score 0.05 up, best first.
+            time_s: the camera's monotonic time of this frame.
+        """
+        boxes = _without_doubles(detections.take(detections.score >= self._weak_threshold))
+        places, scores, classes = boxes.xyxy.tolist(), boxes.score.tolist(), boxes.class_id.tolist()
+        n_strong = int(np.count_nonzero(boxes.score >= self._score_threshold))
+        for track in self.tracks:
+            _predict(track)
+        free = set(range(len(boxes)))
+        for i, j in self._pairs(boxes, n_strong):
+            track = self.tracks[i]
+            if track.link is Link.NONE and j in free:
+                free.discard(j)
+                link = Link.STRONG if j < n_strong else Link.WEAK
+                _correct(track, link, box=(places[j], scores[j]), time_s=time_s)
+        for j in sorted(free)[: max(0, MAX_TRACKS - len(self.tracks))]:
+            link = Link.STRONG if j < n_strong else Link.WEAK
+            self.tracks.append(_begin(next(self._ids), classes[j], link, box=(places[j], scores[j]), time_s=time_s))
+        return self._drop_lost(time_s)
+
+    def _pairs(self, boxes: Detections, n_strong: int) -> list[tuple[int, int]]:
+        """Return the pairs of track and box that may be one object, best first.
+
+        Only boxes of the track's class. All strong boxes come before all weak ones; among the rest a track that the
+        detector has confirmed comes first, then the higher IoU.
+        """
+        if not self.tracks or not len(boxes):
+            return []
+        iou = box_iou(np.array([track.xyxy for track in self.tracks], np.float32), boxes.xyxy)
+        of_class = np.array([track.class_id for track in self.tracks], np.int32)
+        rows, columns = np.nonzero((iou >= MIN_IOU) & (of_class[:, None] == boxes.class_id[None, :]))
+        confirmed = np.array([track.confirmed for track in self.tracks])
+        order = iou[rows, columns] + 0.5 * confirmed[rows] + 2.0 * (columns < n_strong)
+        best = np.argsort(-order, kind="stable")
+        return list(zip(rows[best].tolist(), columns[best].tolist(), strict=True))
+
+    def _drop_lost(self, time_s: float) -> list[Track]:
+        live: list[Track] = []
+        ended: list[Track] = []
+        for track in self.tracks:
+            (ended if _is_lost(track, time_s) else live).append(track)
+        self.tracks = live
+        return ended
+
+
+def _is_lost(track: Track, time_s: float) -> bool:
+    if not track.confirmed:
+        return track.coasting > TENTATIVE_COAST_FRAMES
+    return track.coasting > MIN_COAST_FRAMES and time_s - track.last_linked_s > MAX_COAST_S
+
+
+def _predict(track: Track) -> None:
+    vx, vy = track.velocity
+    if track.coasting:  # an object that hides for long rarely keeps its speed
+        vx, vy = vx * _DAMPING, vy * _DAMPING
+        track.velocity = (vx, vy)
+    x1, y1, x2, y2 = track.xyxy
+    track.xyxy = (x1 + vx, y1 + vy, x2 + vx, y2 + vy)
+    track.link = Link.NONE
+    track.score = 0.0
+    track.coasting += 1
+    track.unseen += 1
+
+
+def _begin(number: int, class_id: int, link: Link, *, box: tuple[list[float], float], time_s: float) -> Track:
+    (x1, y1, x2, y2), score = box
+    strong = link is Link.STRONG
+    return Track(
+        id=number,
+        class_id=class_id,
+        xyxy=(x1, y1, x2, y2),
+        link=link,
+        score=score,
+        strong=int(strong),
+        weak=int(not strong),
+        unseen=int(not strong),
+        origin=((x1 + x2) / 2, (y1 + y2) / 2),
+        last_linked_s=time_s,
+        top_scores=[score],
+    )
+
+
+def _correct(track: Track, link: Link, *, box: tuple[list[float], float], time_s: float) -> None:
+    (x1, y1, x2, y2), score = box
+    px1, py1, px2, py2 = track.xyxy
+    vx, vy = track.velocity
+    gain = _BETA / track.coasting
+    track.velocity = (vx + gain * (x1 + x2 - px1 - px2) / 2, vy + gain * (y1 + y2 - py1 - py2) / 2)
+    weight = _ALPHA if link is Link.STRONG else _ALPHA / 2
+    track.xyxy = (
+        px1 + weight * (x1 - px1),
+        py1 + weight * (y1 - py1),
+        px2 + weight * (x2 - px2),
+        py2 + weight * (y2 - py2),
+    )
+    track.link = link
+    track.score = score
+    track.coasting = 0
+    track.last_linked_s = time_s
+    insort(track.top_scores, score)
+    del track.top_scores[:-TOP_SCORES]
+    if link is Link.STRONG:
+        track.strong += 1
+        track.unseen = 0
+    else:
+        track.weak += 1
+
+
+def _without_doubles(boxes: Detections) -> Detections:
+    """Drop the weaker of two boxes of one class that cover the same object; the order stays."""
+    if len(boxes) < 2:
+        return boxes
+    double = (box_iou(boxes.xyxy, boxes.xyxy) > DOUBLE_IOU) & (boxes.class_id[:, None] == boxes.class_id[None, :])
+    return boxes.take(~np.triu(double, 1).any(axis=0))
