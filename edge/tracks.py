@@ -20,6 +20,7 @@ from typing import Final
 
 import numpy as np
 
+from edge.contract.samples import Xyxy
 from edge.detector.detections import Detections, box_iou
 
 MAX_TRACKS: Final = 128
@@ -30,8 +31,8 @@ MIN_COAST_FRAMES: Final = 6
 TENTATIVE_COAST_FRAMES: Final = 2
 DOUBLE_IOU: Final = 0.6
 TOP_SCORES: Final = 5
-_ALPHA: Final = 0.6
-_BETA: Final = 0.25
+_ALPHA: Final = 0.7
+_BETA: Final = 0.35
 _DAMPING: Final = 0.9
 
 
@@ -48,7 +49,8 @@ class Track:
     """One object, as far as its boxes tell.
 
     Attributes:
-        xyxy: place in this frame, pixels: the linked box, or the prediction while it coasts.
+        xyxy: filtered place in this frame, pixels; the prediction while it coasts.
+        box: the box it was last linked to, as the detector gave it.
         velocity: pixels a frame of the centre, x and y.
         link: what it was linked to in this frame.
         score: score of the box linked in this frame, 0.0 while it coasts.
@@ -62,7 +64,8 @@ class Track:
 
     id: int
     class_id: int
-    xyxy: tuple[float, float, float, float]
+    xyxy: Xyxy
+    box: Xyxy
     link: Link
     score: float
     velocity: tuple[float, float] = (0.0, 0.0)
@@ -175,6 +178,7 @@ def _begin(number: int, class_id: int, link: Link, *, box: tuple[list[float], fl
         id=number,
         class_id=class_id,
         xyxy=(x1, y1, x2, y2),
+        box=(x1, y1, x2, y2),
         link=link,
         score=score,
         strong=int(strong),
@@ -192,13 +196,13 @@ def _correct(track: Track, link: Link, *, box: tuple[list[float], float], time_s
     vx, vy = track.velocity
     gain = _BETA / track.coasting
     track.velocity = (vx + gain * (x1 + x2 - px1 - px2) / 2, vy + gain * (y1 + y2 - py1 - py2) / 2)
-    weight = _ALPHA if link is Link.STRONG else _ALPHA / 2
     track.xyxy = (
-        px1 + weight * (x1 - px1),
-        py1 + weight * (y1 - py1),
-        px2 + weight * (x2 - px2),
-        py2 + weight * (y2 - py2),
+        px1 + _ALPHA * (x1 - px1),
+        py1 + _ALPHA * (y1 - py1),
+        px2 + _ALPHA * (x2 - px2),
+        py2 + _ALPHA * (y2 - py2),
     )
+    track.box = (x1, y1, x2, y2)
     track.link = link
     track.score = score
     track.coasting = 0

@@ -38,7 +38,7 @@ class LowConfidenceMiner:
                     at=observation,
                     reason=Reason.LOW_CONFIDENCE,
                     severity=round(0.5 - 0.3 * max(0.0, margin), 4),
-                    region=track.xyxy,
+                    region=track.box,
                     class_id=track.class_id,
                     track_id=track.id,
                 )

@@ -72,12 +72,12 @@ class MissedMiner:
         for track in observation.tracks:
             if track.link is Link.STRONG:
                 mined += self._close(track, observation, seen_again=True)
-                self._places[track.id] = track.xyxy
+                self._places[track.id] = track.box
                 self._remember_class(track, observation)
                 continue
             episode = self._episodes.get(track.id)
             if episode is None:
-                before = self._places.get(track.id, track.xyxy)
+                before = self._places.get(track.id, track.box)
                 episode = self._episodes[track.id] = _Episode(before, track.confirmed)
             _extend(episode, track, observation)
             if episode.length >= MAX_EPISODE_FRAMES and episode.weak_scores:
@@ -145,8 +145,8 @@ def _extend(episode: _Episode, track: Track, at: Observation) -> None:
     episode.length += 1
     if track.link is Link.WEAK:
         episode.weak_scores.append(track.score)
-        if is_inside(track.xyxy, at) and (episode.best is None or track.score > episode.best.score):
-            episode.best = _Sight(at, track.xyxy, track.score, episode.length)
+        if is_inside(track.box, at) and (episode.best is None or track.score > episode.best.score):
+            episode.best = _Sight(at, track.box, track.score, episode.length)
     elif episode.length & (episode.length - 1) == 0:
         episode.blind.append(_Sight(at, track.xyxy, 0.0, episode.length))
 
@@ -172,7 +172,7 @@ def _middle(episode: _Episode, track: Track) -> _Sight | None:
         return None
     sight = min(episode.blind, key=lambda held: abs(held.index - (episode.length + 1) / 2))
     share = sight.index / (episode.length + 1)
-    a, b = episode.before, track.xyxy
+    a, b = episode.before, track.box
     x1, y1, x2, y2 = (a[i] + share * (b[i] - a[i]) for i in range(4))
     sight.xyxy = (x1, y1, x2, y2)
     return sight if is_inside(sight.xyxy, sight.at) else None

@@ -23,7 +23,7 @@ class SuspectMiner:
         for track in observation.tracks:
             if track.link is not Link.STRONG:
                 continue
-            if track.strong > 1 or track.weak > MAX_WEAK or not is_inside(track.xyxy, observation):
+            if track.strong > 1 or track.weak > MAX_WEAK or not is_inside(track.box, observation):
                 self._first.pop(track.id, None)
                 continue
             above = (track.score - observation.score_threshold) / max(1e-6, 1.0 - observation.score_threshold)
@@ -31,7 +31,7 @@ class SuspectMiner:
                 at=observation,
                 reason=Reason.SUSPECT,
                 severity=round(0.3 + 0.5 * above, 4),
-                region=track.xyxy,
+                region=track.box,
                 class_id=track.class_id,
                 track_id=track.id,
             )

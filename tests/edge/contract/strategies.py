@@ -24,6 +24,7 @@ def findings(draw: st.DrawFn) -> Finding:
     box = st.builds(
         Box, xyxy=place, label=st.text(max_size=20), score=SCORES, witness=st.none() | st.sampled_from(WitnessKind)
     )
+    witness = st.builds(Witness, kind=st.sampled_from(WitnessKind), score=SCORES)
     return Finding(
         event_id=draw(IDS),
         site=draw(NAMES),
@@ -36,7 +37,7 @@ def findings(draw: st.DrawFn) -> Finding:
         region=draw(place),
         label=draw(st.text(max_size=20)),
         boxes=tuple(draw(st.lists(box, max_size=5))),
-        witnesses=tuple(draw(st.lists(st.builds(Witness, kind=st.sampled_from(WitnessKind), score=SCORES), max_size=4))),
+        witnesses=tuple(draw(st.lists(witness, max_size=4))),
         tags=tuple(draw(st.lists(st.sampled_from(["dark", "tiny", "noisy"]), max_size=3))),
         width=width,
         height=height,

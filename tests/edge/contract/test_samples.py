@@ -1,5 +1,6 @@
 """The wire: what goes in comes out, and nothing else gets in."""
 
+import contextlib
 import json
 import struct
 
@@ -87,10 +88,8 @@ def test_a_decoder_raises_our_errors_only(noise: bytes) -> None:
 def test_a_damaged_payload_is_read_or_refused_never_worse(finding: Finding, data: st.DataObject) -> None:
     good = bytearray(encode_event(finding))
     good[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
-    try:
+    with contextlib.suppress(WeakspotError):
         decode_event(bytes(good))
-    except WeakspotError:
-        pass
 
 
 @pytest.mark.parametrize(

@@ -47,9 +47,7 @@ def test_ack_there_and_back(findings: list[str], frames: list[str], refused: dic
 
 
 def test_the_others_there_and_back() -> None:
-    camera = CameraHealth(
-        name="door", state="running", frames=3, fps=5.0, restarts=0, frame_age_s=None, detect_ms=20.0
-    )
+    camera = CameraHealth(name="door", state="running", frames=3, fps=5.0, restarts=0, frame_age_s=None, detect_ms=20.0)
     spool = SpoolHealth(samples=2, unsent=1, bytes=1000, limit_bytes=5000)
     heartbeat = Heartbeat(
         boot_id="b", at_ms=1, uptime_s=2.0, model="m", cameras=(camera,), spool=spool,

@@ -1,0 +1,4 @@
+"""The whole loop on one machine: a broker, a hub and three simulated cameras that play a bundled clip.
+
+Everything but the cameras' pictures is the real thing: the same `edge run` and `hub serve`, over a real MQTT broker.
+"""

@@ -1,0 +1,35 @@
+"""Replay of 768x576 at 320 input: milliseconds a frame, by stage, on each runtime that is installed."""
+
+import importlib.util
+import statistics
+import tempfile
+from pathlib import Path
+
+from edge.config import MiningConfig
+from edge.detector.detector import open_detector
+from edge.replay import STAGES, replay
+
+CLIP = Path(__file__).parents[2] / "deploy" / "demo" / "street.mp4"
+
+
+def main() -> None:
+    print("Replay of the bundled clip (768x576, 330 frames), starter model, median ms a frame")
+    print(f"{'input':>9} {'runtime':<12}", *(f"{stage:>9}" for stage in STAGES), f"{'sum':>7} {'t+m':>6}")
+    for size in ((320, 256), (320, 320)):
+        for runtime in ("onnxruntime", "openvino"):
+            if importlib.util.find_spec(runtime) is None:
+                print(f"{size[0]}x{size[1]} {runtime}: not installed")
+                continue
+            detector = open_detector(input_size=size, runtime=runtime)
+            with tempfile.TemporaryDirectory() as out:
+                report = replay(CLIP, Path(out), detector=detector, score_threshold=0.3, mining=MiningConfig())
+            spent = {stage: statistics.median(report.stage_ms[stage]) for stage in STAGES}
+            whole = sum(spent.values())
+            share = (spent["tracks"] + spent["miners"]) / whole
+            row = " ".join(f"{spent[stage]:9.2f}" for stage in STAGES)
+            print(f"{size[0]:>5}x{size[1]} {runtime:<12} {row} {whole:7.2f} {share:6.1%}")
+    print("t+m: tracks and miners as a share of the frame; the aim is at most 5 %")
+
+
+if __name__ == "__main__":
+    main()
