@@ -1,7 +1,9 @@
 """Detections of one frame: three arrays of the same length, checked once."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -63,15 +65,16 @@ def nms(detections: Detections, *, iou_threshold: float, limit: int) -> Detectio
     `detections` stand in descending order of score, and so does the answer, of at most `limit` boxes. A box that is
     not finite overlaps nothing.
     """
-    if len(detections) < 2:
-        return detections
-    kept: list[int] = []
-    left = np.arange(len(detections))
-    while len(left) and len(kept) < limit:
-        best, rest = left[0], left[1:]
-        kept.append(int(best))
-        rival = rest[detections.class_id[rest] == detections.class_id[best]]
-        overlap = box_iou(detections.xyxy[best : best + 1], detections.xyxy[rival])[0]
-        beaten = rival[overlap > iou_threshold]
-        left = rest[~np.isin(rest, beaten, assume_unique=True)]
-    return detections.take(np.array(kept, np.intp))
+    finite = np.isfinite(detections.xyxy.sum(axis=1) + detections.score)
+    index = np.flatnonzero(finite)
+    if len(index) < 2:
+        return detections.take(slice(limit))
+    corners = detections.xyxy[index]
+    corners -= corners.min()  # OpenCV keeps classes apart by moving them, which needs coordinates from 0 up
+    xywh = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+    suppress: Any = cv2.dnn.NMSBoxesBatched  # its stub knows lists only; it takes arrays
+    every_score = -1.0
+    kept = suppress(xywh, detections.score[index], detections.class_id[index], every_score, iou_threshold)
+    keep = ~finite
+    keep[index[np.asarray(kept, np.intp)]] = True
+    return detections.take(np.flatnonzero(keep)[:limit])

@@ -4,8 +4,8 @@
     found = detector.detect(cv2.imread("street.jpg"))
     found.detections.xyxy, found.detections.score, [detector.labels[i] for i in found.detections.class_id]
 
-What is not finite in a graph's outputs never becomes a box: such boxes are dropped, and `Inference.finite` is False so
-that the caller can count it.
+A box whose score or corner is NaN or infinite is dropped, and `Inference.finite` is False so that the caller can count
+it: a model that breaks on some frames must not look like an empty street.
 """
 
 import time
@@ -22,8 +22,8 @@ from edge.contract.card import InputSpec, ModelCard
 from edge.contract.errors import UnusableError
 from edge.detector.detections import Detections, Floats
 from edge.detector.heads import HEADS, recognise
-from edge.detector.heads.head import Head, Shapes, Size
-from edge.detector.letterbox import Letterbox, Placement
+from edge.detector.heads.head import Head, Shapes
+from edge.detector.letterbox import Letterbox, Placement, Size, tensor_shape
 from edge.detector.opening import ModelFile, choose_size, guess_input, make_card, read_model
 from edge.detector.runtime import GraphInput, Outputs, Runtime, RuntimeOptions, open_runtime
 
@@ -47,7 +47,7 @@ class Inference:
         detections: boxes in pixels of the frame, clipped to it, best first.
         features: the graph's output `features`, `[C]` float32 of length 1; `[0]` when the graph has none.
         timings_ms: how long the steps took.
-        finite: False when the outputs held NaN or infinity.
+        finite: False when a box was dropped, or the features are zeros, because the graph gave NaN or infinity.
     """
 
     detections: Detections
@@ -106,19 +106,18 @@ class Detector:
         inferred = time.perf_counter()
         features = _unit_length(outputs.pop(FEATURES, None))
         found = self._head.decode(outputs, input_size=self.input_size, score_threshold=score_threshold)
-        detections = self._in_frame(found, placement)
-        finite = _is_finite(outputs) and bool(np.isfinite(features).all())
+        usable = np.isfinite(found.xyxy.sum(axis=1) + found.score)  # a sum is finite only where every part is
+        detections = self._in_frame(found, placement, usable=usable)
+        finite = bool(usable.all() and np.isfinite(features).all())
         done = time.perf_counter()
         timings = Timings((placed - start) * 1e3, (inferred - placed) * 1e3, (done - inferred) * 1e3)
         return Inference(detections, features, timings, finite)
 
-    def _in_frame(self, found: Detections, placement: Placement) -> Detections:
-        """Carry boxes to the frame; drop those that are not finite or that have no area there."""
+    def _in_frame(self, found: Detections, placement: Placement, *, usable: NDArray[np.bool_]) -> Detections:
+        """Carry the usable boxes to the frame; drop those that have no area there."""
         xyxy = placement.to_frame(found.xyxy)
-        sides = xyxy[:, 2:] - xyxy[:, :2]
-        usable = (sides > 0).all(axis=1) & np.isfinite(found.score)  # no comparison with NaN holds
-        usable &= np.isfinite(found.xyxy).all(axis=1)  # clipping would make a corner of infinity
-        detections = Detections(xyxy, found.score, found.class_id).take(usable)
+        has_area = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
+        detections = Detections(xyxy, found.score, found.class_id).take(usable & has_area)
         self._check_outputs(detections)
         return detections
 
@@ -135,7 +134,7 @@ class Detector:
             raise UnusableError(msg)
 
 
-def open_detector(  # noqa: PLR0913 - each is a choice of the user's own
+def open_detector(
     model: Path | None = None,
     *,
     runtime: str = "auto",
@@ -170,8 +169,6 @@ def open_detector(  # noqa: PLR0913 - each is a choice of the user's own
 
 def _graph_input(model: ModelFile, spec: InputSpec, size: Size) -> GraphInput:
     """Say what the graph is fed at this size."""
-    width, height = size
-    shape = (1, 3, height, width) if spec.layout == "nchw" else (1, height, width, 3)
     constants: dict[str, NDArray[Any]] = {}
     for port in model.graph.inputs:
         if port.name == _ORIGINAL_SIZES:
@@ -179,15 +176,13 @@ def _graph_input(model: ModelFile, spec: InputSpec, size: Size) -> GraphInput:
         elif port.name != model.image.name:
             msg = f"{model.path} has an input {port.name} {list(port.shape)} that nothing here can feed"
             raise UnusableError(msg)
-    return GraphInput(model.image.name, shape, model.image.element, constants)
+    return GraphInput(model.image.name, tensor_shape(spec, size), model.image.element, constants)
 
 
 def _run_once(model: ModelFile, runtime: Runtime, *, spec: InputSpec, size: Size) -> Shapes:
     """Run the graph on grey; return the shapes of its outputs but the features. Refuses outputs that are not finite."""
-    width, height = size
-    shape = (1, 3, height, width) if spec.layout == "nchw" else (1, height, width, 3)
     grey = (114.0 - np.mean(spec.mean)) / np.mean(spec.std)
-    outputs = runtime.infer(np.full(shape, grey, np.float32))
+    outputs = runtime.infer(np.full(tensor_shape(spec, size), grey, np.float32))
     if not _is_finite(outputs):
         msg = f"{model.path} gives NaN or infinity on a grey image"
         raise UnusableError(msg)
@@ -223,11 +218,10 @@ def _unit_length(features: NDArray[np.float32] | None) -> Floats:
     if features is None:
         return np.zeros(0, np.float32)
     flat = features.reshape(-1)
-    length = np.linalg.norm(flat)
-    return (flat / (length if length > 0 else 1)).astype(np.float32)
+    length = np.sqrt(np.dot(flat, flat))
+    return flat / length if length > 0 else flat.copy()
 
 
 def _is_finite(outputs: Outputs) -> bool:
-    """Return whether every floating output is finite: one product with itself tells, and is cheap."""
-    floats = (array.reshape(-1) for array in outputs.values() if array.dtype == np.float32)
-    return all(np.isfinite(np.dot(flat, flat)) for flat in floats)
+    """Return whether every floating output is finite."""
+    return all(np.isfinite(array).all() for array in outputs.values() if array.dtype == np.float32)

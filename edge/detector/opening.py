@@ -16,7 +16,8 @@ import msgspec
 from edge.contract.card import InputSpec, ModelCard, read_card
 from edge.contract.errors import UnusableError
 from edge.detector.graph import Graph, Port, read_graph
-from edge.detector.heads.head import Head, Size
+from edge.detector.heads.head import Head
+from edge.detector.letterbox import Size
 
 CARD_NAME = "model.json"
 _DEFAULT_SIDE = 640

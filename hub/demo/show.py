@@ -19,7 +19,7 @@ from edge.contract.errors import UnreachableError, UnusableError
 from hub.batches import batch_view, new_batch
 from hub.demo.broker import local_broker
 from hub.demo.cameras import CAMERAS, find_clip, make_clips
-from hub.export import export_batch
+from hub.export import Format, export_batch
 from hub.store import Store
 from hub.store_status import HubStatus
 
@@ -198,7 +198,7 @@ def _batch(out: Path, *, size: int, console: Console) -> int:
     with Store.open(out / "hub.db", create=False) as store:
         batch = new_batch(store, size=size)
         folder = out / f"batch-{batch.id}"
-        export_batch(batch_view(store, batch.id), "cvat", folder)
+        export_batch(batch_view(store, batch.id), Format.CVAT, folder)
     console.print(f"\nbatch {batch.id}: {batch.size} images, [bold]{batch.title}[/]")
     console.print(f"look at {folder / 'contact-sheet.png'}")
     console.print(f"open in CVAT: {folder / 'README.txt'} says how")

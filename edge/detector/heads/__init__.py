@@ -3,7 +3,8 @@
 from edge.contract.card import HeadName
 from edge.contract.errors import UnusableError
 from edge.detector.heads import centernet, detr, yolo, yolox
-from edge.detector.heads.head import Head, Shapes, Size, listed
+from edge.detector.heads.head import Head, Shapes, listed
+from edge.detector.letterbox import Size
 
 HEADS: dict[HeadName, Head] = {head.NAME: head for head in (centernet, yolox, yolo, detr)}
 

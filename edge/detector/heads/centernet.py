@@ -6,12 +6,16 @@ left, top, right, bottom in input pixels from the cell's place, `(column, row) *
 over the map's.
 """
 
+import functools
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from edge.contract.card import HeadName, InputSpec
 from edge.detector.detections import Detections, Floats
-from edge.detector.heads.head import Shapes, Size, best_first, wrong_layout
+from edge.detector.heads.head import Shapes, best_first, reaches, wrong_layout
+from edge.detector.letterbox import Size
 from edge.detector.runtime import Outputs
 
 NAME: HeadName = "centernet"
@@ -19,6 +23,9 @@ LAYOUT = "heatmap [1, classes, h, w] and wh [1, 4, h, w]"
 INPUT = InputSpec(width=320, height=320)
 
 _SIDES = 4
+_OUTWARD = np.array([-1, -1, 1, 1], np.float32)
+
+Indices = NDArray[np.intp]
 
 
 def recognises(shapes: Shapes, input_size: Size) -> bool:
@@ -40,33 +47,52 @@ def decode(outputs: Outputs, *, input_size: Size, score_threshold: float) -> Det
     """Return the boxes at the heatmap's peaks. See `Head`."""
     heatmap_name, sides_name = _names({name: array.shape for name, array in outputs.items()})
     heatmap: Floats = outputs[heatmap_name][0]
-    class_id, row, column = _peaks(heatmap, score_threshold)
-    score = heatmap[class_id, row, column]
-    left, top, right, bottom = outputs[sides_name][0][:, row, column]
-    rows, columns = heatmap.shape[1:]
-    x = column * np.float32(input_size[0] / columns)
-    y = row * np.float32(input_size[1] / rows)
-    xyxy = np.stack([x - left, y - top, x + right, y + bottom], axis=1).astype(np.float32)
+    sides: Floats = outputs[sides_name][0]
+    grid = _grid(heatmap.shape[1], heatmap.shape[2], stride=input_size[0] // heatmap.shape[2])
+    class_id, cell, score = _peaks(heatmap, grid, threshold=score_threshold)
+    distances = np.take(sides.reshape(_SIDES, -1), cell, axis=1).T
+    xyxy: Floats = grid.place[cell] + distances * _OUTWARD
     return best_first(xyxy, score, class_id.astype(np.int32))
 
 
-def _peaks(heatmap: Floats, threshold: float) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
-    """Return class, row and column of every cell that reaches the threshold and that no neighbour of its class beats.
+def _peaks(heatmap: Floats, grid: "_Grid", *, threshold: float) -> tuple[Indices, Indices, Floats]:
+    """Return class, cell and score where the threshold is reached and no neighbour of the class is higher.
 
-    Thresholds first: only candidates look at their neighbours. At the border a cell stands in for what lies outside.
+    Thresholds first: only candidates look at their neighbours.
     """
-    _, rows, columns = heatmap.shape
     scores = heatmap.reshape(-1)
-    candidate = np.flatnonzero(scores >= np.float32(threshold))
-    class_id, cell = np.divmod(candidate, rows * columns)
-    row, column = np.divmod(cell, columns)
+    candidate = np.flatnonzero(reaches(scores, threshold))
+    score = scores[candidate]
+    class_id, cell = np.divmod(candidate, grid.cells)
+    beaten = (scores[candidate + np.take(grid.steps, cell, axis=1)] > score).any(axis=0)
+    peak = np.flatnonzero(~beaten)
+    return class_id[peak], cell[peak], score[peak]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Grid:
+    """What is the same for every frame, cell by cell in rows.
+
+    Attributes:
+        cells: how many there are.
+        steps: `[8, cells]`, how far the eight neighbours are away in memory; 0 for one that lies outside.
+        place: `[cells, 4]`, x, y, x, y of the cell in input pixels.
+    """
+
+    cells: int
+    steps: Indices
+    place: Floats
+
+
+@functools.cache
+def _grid(rows: int, columns: int, *, stride: int) -> _Grid:
+    """Make the grid of one map size."""
+    row, column = np.divmod(np.arange(rows * columns), columns)
     up, down = np.where(row > 0, -columns, 0), np.where(row < rows - 1, columns, 0)
     left, right = np.where(column > 0, -1, 0), np.where(column < columns - 1, 1, 0)
-    score = scores[candidate]
-    highest = np.ones(len(candidate), np.bool_)
-    for step in (left, right, up, down, up + left, up + right, down + left, down + right):
-        highest &= scores[candidate + step] <= score
-    return class_id[highest], row[highest], column[highest]
+    steps = np.stack([left, right, up, down, up + left, up + right, down + left, down + right])
+    place = np.stack([column, row, column, row], axis=1) * stride
+    return _Grid(rows * columns, steps, place.astype(np.float32))
 
 
 def _names(shapes: Shapes) -> tuple[str, str]:

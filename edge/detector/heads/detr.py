@@ -13,19 +13,22 @@ Source: github.com/lyuwenyu/RT-DETR `rtdetr_postprocessor.py`, Hugging Face `RTD
 `RTDETRDecoder`. Tested on made graphs of these layouts only.
 """
 
+import math
+
 import numpy as np
 
 from edge.contract.card import HeadName, InputSpec
 from edge.detector.detections import Detections, Floats
 from edge.detector.heads.head import (
     Shapes,
-    Size,
     best_first,
     cell_count,
     corners,
     only_table,
+    reaches,
     wrong_layout,
 )
+from edge.detector.letterbox import Size
 from edge.detector.runtime import Outputs
 
 NAME: HeadName = "detr"
@@ -67,31 +70,29 @@ def decode(outputs: Outputs, *, input_size: Size, score_threshold: float) -> Det
     shapes = {name: array.shape for name, array in outputs.items()}
     if _is_finished(shapes):
         score = outputs["scores"][0]
-        reached = score >= np.float32(score_threshold)
+        reached = reaches(score, score_threshold)
         class_id = outputs["labels"][0][reached].astype(np.int32)
         return best_first(outputs["boxes"][0][reached], score[reached], class_id)
     names = _raw_names(shapes)
     if names is not None:
         logits: Floats = outputs[names[0]][0]
-        query, class_id = np.nonzero(logits >= _logit(score_threshold))
+        query, class_id = np.nonzero(reaches(logits, _logit(score_threshold)))
         score = 1 / (1 + np.exp(-logits[query, class_id]))
         boxes: Floats = outputs[names[1]][0]
     else:
         joined: Floats = next(iter(outputs.values()))[0]
-        query, class_id = np.nonzero(joined[:, _SIDES:] >= np.float32(score_threshold))
+        query, class_id = np.nonzero(reaches(joined[:, _SIDES:], score_threshold))
         score = joined[query, _SIDES + class_id]
         boxes = joined[:, :_SIDES]
     unit = np.array(input_size * 2, np.float32)
     return best_first(corners(boxes[query] * unit), score.astype(np.float32), class_id.astype(np.int32))
 
 
-def _logit(score: float) -> np.float32:
+def _logit(score: float) -> float:
     """Return the logit whose sigmoid is `score`."""
-    if score <= 0:
-        return np.float32(-np.inf)
-    if score >= 1:
-        return np.float32(np.inf)
-    return np.float32(np.log(score / (1 - score)))
+    if not 0 < score < 1:
+        return -math.inf if score <= 0 else math.inf
+    return math.log(score / (1 - score))
 
 
 def _is_finished(shapes: Shapes) -> bool:

@@ -4,16 +4,17 @@ from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge.contract.card import HeadName, InputSpec
 from edge.contract.errors import UnusableError
 from edge.detector.detections import Detections, Floats, Ints
+from edge.detector.letterbox import Size
 from edge.detector.runtime import Outputs
 
 MAX_BOXES = 300
 
 Shapes = Mapping[str, tuple[int, ...]]
-Size = tuple[int, int]
 
 
 class Head(Protocol):
@@ -37,15 +38,21 @@ class Head(Protocol):
     def decode(self, outputs: Outputs, *, input_size: Size, score_threshold: float) -> Detections:
         """Return at most `MAX_BOXES` boxes in input pixels, best first.
 
-        Boxes may reach outside the input, and a broken model's may be NaN. Raises `UnusableError` when the outputs do
-        not have this layout.
+        Boxes may reach outside the input. A score that is NaN reaches every threshold and stands first: whoever asked
+        drops it and knows. Raises `UnusableError` when the outputs do not have this layout.
         """
 
 
 def best_first(xyxy: Floats, score: Floats, class_id: Ints, *, limit: int = MAX_BOXES) -> Detections:
-    """Return the best boxes in descending order of score; equal scores keep their order."""
-    order = np.argsort(-score, kind="stable")[:limit]
+    """Return the best boxes in descending order of score, NaN first; equal scores keep their order."""
+    order = len(score) - 1 - np.argsort(score[::-1], kind="stable")[::-1][:limit]
     return Detections(xyxy[order], score[order], class_id[order])
+
+
+def reaches(score: Floats, threshold: float) -> NDArray[np.bool_]:
+    """Return where a score is at least the threshold, or NaN."""
+    below = score < np.float32(threshold)
+    return np.logical_not(below, out=below)
 
 
 def corners(cxcywh: Floats) -> Floats:

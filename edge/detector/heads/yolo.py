@@ -14,13 +14,14 @@ from edge.detector.detections import Detections, Floats, nms
 from edge.detector.heads.head import (
     MAX_BOXES,
     Shapes,
-    Size,
     best_first,
     cell_count,
     corners,
     only_table,
+    reaches,
     wrong_layout,
 )
+from edge.detector.letterbox import Size
 from edge.detector.runtime import Outputs
 
 NAME: HeadName = "yolo"
@@ -62,10 +63,11 @@ def decode(outputs: Outputs, *, input_size: Size, score_threshold: float) -> Det
     del input_size  # these outputs are in input pixels already
     rows: Floats = next(iter(outputs.values()))[0]
     if rows.shape[1] == _FINISHED_COLUMNS:  # an input has never so few cells
-        rows = rows[rows[:, 4] >= np.float32(score_threshold)]
-        return best_first(rows[:, :4], rows[:, 4], rows[:, 5].astype(np.int32))
+        rows = rows[reaches(rows[:, 4], score_threshold)]
+        with np.errstate(invalid="ignore"):  # a class that is NaN stands in a row that is
+            return best_first(rows[:, :4], rows[:, 4], rows[:, 5].astype(np.int32))
     best = rows[_SIDES:].max(axis=0)
-    cell = np.flatnonzero(best >= np.float32(score_threshold))
+    cell = np.flatnonzero(reaches(best, score_threshold))
     class_id = rows[_SIDES:, cell].argmax(axis=0).astype(np.int32)
     found = best_first(corners(rows[:_SIDES, cell].T), best[cell], class_id, limit=_NMS_CANDIDATES)
     return nms(found, iou_threshold=_NMS_IOU, limit=MAX_BOXES)

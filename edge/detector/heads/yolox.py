@@ -17,13 +17,14 @@ from edge.detector.detections import Detections, Floats, nms
 from edge.detector.heads.head import (
     MAX_BOXES,
     Shapes,
-    Size,
     best_first,
     cell_count,
     corners,
     only_table,
+    reaches,
     wrong_layout,
 )
+from edge.detector.letterbox import Size
 from edge.detector.runtime import Outputs
 
 NAME: HeadName = "yolox"
@@ -53,11 +54,11 @@ def decode(outputs: Outputs, *, input_size: Size, score_threshold: float) -> Det
     """Return the boxes of the cells that reach the threshold, after NMS in each class. See `Head`."""
     rows: Floats = next(iter(outputs.values()))[0]
     # class scores are at most 1, so the objectness alone rules out nearly all cells
-    cell = np.flatnonzero(rows[:, 4] >= np.float32(score_threshold))
+    cell = np.flatnonzero(reaches(rows[:, 4], score_threshold))
     classes = rows[cell, _FIXED_COLUMNS:]
     class_id = classes.argmax(axis=1)
     score = rows[cell, 4] * classes[np.arange(len(cell)), class_id]
-    reached = score >= np.float32(score_threshold)
+    reached = reaches(score, score_threshold)
     cell = cell[reached]
     xyxy = corners(_in_pixels(rows, cell=cell, input_size=input_size))
     found = best_first(xyxy, score[reached], class_id[reached].astype(np.int32), limit=len(cell))

@@ -1,0 +1,156 @@
+"""COCO object detection: one JSON file with images, annotations and categories.
+
+`score` and `origin` are further keys of an annotation; loaders pass them by. `segmentation` stays empty: a box is no
+outline. The reader also finds score and origin under `attributes`, where CVAT puts what it knows of a box.
+"""
+
+import json
+from typing import Final
+
+import msgspec
+
+from edge.contract.errors import UnusableError
+from hub.annotation import AnnotatedImage, Annotation, AnnotationSet, doubled, named
+from hub.formats import Source, find_file, image_name, open_files
+
+IMAGES: Final = "images"
+ANNOTATIONS: Final = "annotations/instances_default.json"
+
+HOW_TO_OPEN: Final = """\
+The images are in images/, their boxes in annotations/instances_default.json (COCO object detection: [x, y, width,
+height] in pixels). In a tool with an import "COCO 1.0" or "COCO JSON", create the labels listed above, add the images,
+then import that file. When done, export as COCO again. "score" and "origin" of each annotation say what proposed the
+box.
+"""
+
+
+class _Image(msgspec.Struct):
+    id: int
+    file_name: str
+    width: int
+    height: int
+
+
+class _Category(msgspec.Struct):
+    id: int
+    name: str
+
+
+class _Extra(msgspec.Struct):
+    score: float | str | None = None
+    origin: str | None = None
+    rotation: float = 0.0
+
+
+class _Annotation(msgspec.Struct):
+    id: int
+    image_id: int
+    category_id: int
+    bbox: tuple[float, float, float, float]
+    iscrowd: int = 0
+    score: float | None = None
+    origin: str | None = None
+    attributes: _Extra = msgspec.field(default_factory=_Extra)
+
+
+class _File(msgspec.Struct):
+    images: list[_Image]
+    annotations: list[_Annotation]
+    categories: list[_Category]
+
+
+def write_coco(annotations: AnnotationSet, *, description: str = "weakspot") -> dict[str, bytes]:
+    """Return the one file. Ids of images, annotations and categories count from 1 in the order of the set."""
+    category = {label: at for at, label in enumerate(annotations.labels, 1)}
+    boxes = [(at, box) for at, image in enumerate(annotations.images, 1) for box in image.annotations]
+    content = {
+        "info": {"description": description, "version": "1.0"},
+        "licenses": [],
+        "categories": [{"id": at, "name": label, "supercategory": ""} for label, at in category.items()],
+        "images": [
+            {"id": at, "file_name": image.name, "width": image.width, "height": image.height}
+            for at, image in enumerate(annotations.images, 1)
+        ],
+        "annotations": [
+            {"id": at, "image_id": image_id, "category_id": category[box.label], **_box_keys(box)}
+            for at, (image_id, box) in enumerate(boxes, 1)
+        ],
+    }
+    return {ANNOTATIONS: (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()}
+
+
+def read_coco(source: Source) -> AnnotationSet:
+    """Return the boxes of a COCO file. Raises `UnusableError` that names the file, the annotation and the image."""
+    files = open_files(source)
+    path = find_file(files, name="instances_default.json", suffix=".json")
+    with named(path):
+        try:
+            content = msgspec.json.decode(files[path], type=_File)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            msg = f"not a COCO detection file: {error}"
+            raise UnusableError(msg) from error
+        for what, ids in (
+            ("image", [str(image.id) for image in content.images]),
+            ("category", [str(category.id) for category in content.categories]),
+            ("annotation", [str(annotation.id) for annotation in content.annotations]),
+        ):
+            if twice := doubled(ids):
+                msg = f"{what} id {twice} occurs twice"
+                raise UnusableError(msg)
+        return _annotation_set(content)
+
+
+def _box_keys(box: Annotation) -> dict[str, object]:
+    x1, y1, x2, y2 = box.xyxy
+    width, height = round(x2 - x1, 2), round(y2 - y1, 2)
+    keys: dict[str, object] = {
+        "bbox": [x1, y1, width, height],
+        "area": round(width * height, 4),
+        "segmentation": [],
+        "iscrowd": 0,
+    }
+    if box.score is not None:
+        keys["score"] = box.score
+    if box.origin is not None:
+        keys["origin"] = box.origin
+    return keys
+
+
+def _annotation_set(content: _File) -> AnnotationSet:
+    labels = {category.id: category.name for category in content.categories}
+    images = {image.id: image for image in content.images}
+    boxes: dict[int, list[Annotation]] = {image.id: [] for image in content.images}
+    for annotation in content.annotations:
+        image = images.get(annotation.image_id)
+        with named(f"annotation {annotation.id}, image {image.file_name if image else annotation.image_id}"):
+            if image is None:
+                msg = "no such image"
+                raise UnusableError(msg)
+            box = _box(annotation, labels)
+            box.require_inside(image.width, image.height)
+            boxes[image.id].append(box)
+    return AnnotationSet(
+        tuple(labels.values()),
+        tuple(
+            AnnotatedImage(image_name(image.file_name), image.width, image.height, tuple(boxes[image.id]))
+            for image in content.images
+        ),
+    )
+
+
+def _box(annotation: _Annotation, labels: dict[int, str]) -> Annotation:
+    if annotation.category_id not in labels:
+        msg = f"no category {annotation.category_id}"
+        raise UnusableError(msg)
+    extra = annotation.attributes
+    if annotation.iscrowd or extra.rotation % 360:
+        msg = "a crowd region or a rotated box cannot be used as a box"
+        raise UnusableError(msg)
+    try:
+        score = annotation.score if extra.score in {None, ""} else float(str(extra.score))
+    except ValueError as error:
+        msg = f"score is {extra.score!r}, expected a number"
+        raise UnusableError(msg) from error
+    x, y, width, height = annotation.bbox
+    origin = annotation.origin or extra.origin or None
+    return Annotation((x, y, x + width, y + height), labels[annotation.category_id], score, origin)

@@ -1,0 +1,148 @@
+"""CVAT for images 1.1: one `annotations.xml`, and `labels.json` for the raw tab of CVAT's label constructor.
+
+Facts of CVAT's importer (cvat/apps/dataset_manager, formats/cvat.py and bindings.py) that shape this file:
+
+- A box needs label, xtl, ytl, xbr, ybr. An unknown label fails the import; an undeclared attribute is lost silently.
+  So score and origin are attributes declared for every label, mutable text with an empty default: a box that a person
+  draws has neither.
+- `source` is overwritten on import.
+- A frame is matched by its name; when the name is unknown but the id is a frame's number, the boxes land on that frame
+  silently. So ids count the names in lexicographic order, in which CVAT numbers the frames of a task.
+
+The reader ignores what the neutral form does not carry (occluded, z_order, group, other attributes) and refuses what
+would be lost in meaning: rotated boxes, tracks, other shapes.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Final
+
+from edge.contract.errors import UnusableError
+from hub.annotation import AnnotatedImage, Annotation, AnnotationSet, named
+from hub.formats import Element, Source, escape, find_file, image_name, number, open_files, parse_xml, size_of
+
+IMAGES: Final = "images"
+ANNOTATIONS: Final = "annotations.xml"
+LABELS: Final = "labels.json"
+
+HOW_TO_OPEN: Final = """\
+1. In CVAT, "Tasks", "+", "Create a new task". Give it a name.
+2. Under "Labels" choose "Raw", delete what stands there, paste the content of labels.json, press "Done".
+3. Under "Select files" add every file of the folder images/. Under "Advanced configuration" set "Image quality" to 100
+   and leave the sorting method "Lexicographical". Press "Submit & Open".
+4. In the task's menu "Actions" choose "Upload annotations", format "CVAT 1.1", file annotations.xml.
+5. When done: "Actions", "Export task dataset", format "CVAT for images 1.1", without the images.
+
+The same from a command line (pip install cvat-cli):
+   cvat-cli task create "NAME" local images/* --labels labels.json --image_quality 100 \\
+       --annotation_path annotations.xml --annotation_format "CVAT 1.1"
+"""
+
+_ATTRIBUTES: Final = ("score", "origin")
+_OTHER_SHAPES: Final = frozenset({"polygon", "polyline", "points", "cuboid", "ellipse", "skeleton", "mask", "tag"})
+
+
+def write_cvat(annotations: AnnotationSet, *, task: str = "weakspot") -> dict[str, bytes]:
+    """Return `annotations.xml` and `labels.json`; `task` is the task's name."""
+    return {ANNOTATIONS: "".join(_xml(annotations, task)).encode(), LABELS: _raw_labels(annotations.labels)}
+
+
+def read_cvat(source: Source) -> AnnotationSet:
+    """Return the boxes of an `annotations.xml` that this module or CVAT wrote, of a task, a job or a project.
+
+    Raises `UnusableError` that names the file, the line and the image.
+    """
+    files = open_files(source)
+    path = find_file(files, name=ANNOTATIONS, suffix=".xml")
+    root = parse_xml(files, path)
+    with named(path):
+        if root.tag != "annotations":
+            msg = f"the root is <{root.tag}>, expected <annotations>"
+            raise UnusableError(msg)
+        labels = tuple(label.need_text("name") for label in _declared_labels(root))
+        if tracks := root.all("track"):
+            msg = f"line {tracks[0].line}: a track; export the task as 'CVAT for images 1.1'"
+            raise UnusableError(msg)
+        return AnnotationSet(labels, tuple(_image(element, labels) for element in root.all("image")))
+
+
+def _xml(annotations: AnnotationSet, task: str) -> Iterator[str]:
+    yield '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n  <meta>\n    <task>\n'
+    yield f"      <name>{escape(task)}</name>\n      <size>{len(annotations.images)}</size>\n"
+    yield "      <mode>annotation</mode>\n      <overlap>0</overlap>\n      <labels>\n"
+    for label in annotations.labels:
+        yield f"        <label>\n          <name>{escape(label)}</name>\n          <type>rectangle</type>\n"
+        yield "          <attributes>\n"
+        for name in _ATTRIBUTES:
+            yield f"            <attribute><name>{name}</name><mutable>True</mutable><input_type>text</input_type>"
+            yield "<default_value></default_value><values></values></attribute>\n"
+        yield "          </attributes>\n        </label>\n"
+    yield "      </labels>\n    </task>\n  </meta>\n"
+    frames = {name: frame for frame, name in enumerate(sorted(image.name for image in annotations.images))}
+    for image in annotations.images:
+        yield f'  <image id="{frames[image.name]}" name="{escape(image.name)}" '
+        yield f'width="{image.width}" height="{image.height}">\n'
+        for box in image.annotations:
+            yield from _box_xml(box)
+        yield "  </image>\n"
+    yield "</annotations>\n"
+
+
+def _box_xml(box: Annotation) -> Iterator[str]:
+    corners = zip(("xtl", "ytl", "xbr", "ybr"), box.xyxy, strict=True)
+    yield f'    <box label="{escape(box.label)}" source="file" occluded="0" z_order="0"'
+    yield from (f' {name}="{value:.2f}"' for name, value in corners)
+    yield ">\n"
+    if box.score is not None:
+        yield f'      <attribute name="score">{box.score!r}</attribute>\n'
+    if box.origin is not None:
+        yield f'      <attribute name="origin">{escape(box.origin)}</attribute>\n'
+    yield "    </box>\n"
+
+
+def _raw_labels(labels: tuple[str, ...]) -> bytes:
+    attributes = [
+        {"name": name, "input_type": "text", "mutable": True, "values": [""], "default_value": ""}
+        for name in _ATTRIBUTES
+    ]
+    raw = [{"name": label, "type": "rectangle", "attributes": attributes} for label in labels]
+    return (json.dumps(raw, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _declared_labels(root: Element) -> list[Element]:
+    for holder in ("task", "job", "project"):
+        if labels := root.all("meta", holder, "labels", "label"):
+            return labels
+    msg = "no labels are declared in <meta>"
+    raise UnusableError(msg)
+
+
+def _image(element: Element, labels: tuple[str, ...]) -> AnnotatedImage:
+    with named(f"line {element.line}"):
+        name = image_name(element.need("name"))
+        width, height = size_of(element.need("width"), element.need("height"))
+    boxes = []
+    for child in element.children:
+        with named(f"line {child.line}, image {name}"):
+            if child.tag in _OTHER_SHAPES:
+                msg = f"a {child.tag}; only boxes can be used"
+                raise UnusableError(msg)
+            if child.tag == "box":
+                boxes.append(_box(child, labels))
+                boxes[-1].require_inside(width, height)
+    with named(f"line {element.line}"):
+        return AnnotatedImage(name, width, height, tuple(boxes))
+
+
+def _box(element: Element, labels: tuple[str, ...]) -> Annotation:
+    label = element.need("label")
+    if label not in labels:
+        msg = f"label {label!r} is not declared in <meta>"
+        raise UnusableError(msg)
+    if number(element.attributes.get("rotation", "0"), "rotation") % 360:
+        msg = f"{label} is rotated; draw it upright"
+        raise UnusableError(msg)
+    x1, y1, x2, y2 = (number(element.need(name), name) for name in ("xtl", "ytl", "xbr", "ybr"))
+    extra = {attribute.need("name"): attribute.text.strip() for attribute in element.all("attribute")}
+    score = number(extra["score"], "score") if extra.get("score") else None
+    return Annotation((x1, y1, x2, y2), label, score, extra.get("origin") or None)

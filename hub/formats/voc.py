@@ -1,0 +1,123 @@
+"""Pascal VOC: one XML file an image, laid out as the VOC development kit does.
+
+Coordinates are pixels of the image from 0, with digits after the point, not the kit's whole numbers from 1: this is how
+CVAT, labelImg and the training frameworks read and write them. `score` and `origin` are further elements of an object.
+The labels' order stands in `labelmap.txt`, as CVAT lays it out, the images' order in `ImageSets/Main/default.txt`;
+without these files labels and images are taken in the order of the alphabet.
+"""
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Final
+
+from edge.contract.errors import UnusableError
+from hub.annotation import AnnotatedImage, Annotation, AnnotationSet, doubled, named
+from hub.formats import Element, Files, Source, escape, image_name, number, open_files, parse_xml, size_of, text_of
+
+IMAGES: Final = "JPEGImages"
+LABELS: Final = "labelmap.txt"
+ORDER: Final = "ImageSets/Main/default.txt"
+
+HOW_TO_OPEN: Final = """\
+The images are in JPEGImages/, the boxes of each in the XML file of the same name in Annotations/ (pixels from 0). In
+labelImg: "Open Dir" JPEGImages, "Change Save Dir" Annotations, format PascalVOC. For CVAT, create a task with the
+labels listed above and the images, make a ZIP of Annotations/, ImageSets/ and labelmap.txt and upload it as
+"PASCAL VOC 1.1". When done, export as Pascal VOC again. <score> and <origin> of each object say what proposed the box.
+"""
+
+_HEADER: Final = "# label:color_rgb:parts:actions"
+
+
+def write_voc(annotations: AnnotationSet) -> dict[str, bytes]:
+    """Return `Annotations/*.xml`, the order of the images and the label map."""
+    files = {f"Annotations/{image.stem}.xml": "".join(_xml(image)).encode() for image in annotations.images}
+    files[ORDER] = "".join(f"{image.stem}\n" for image in annotations.images).encode()
+    files[LABELS] = "".join(f"{line}\n" for line in (_HEADER, *(f"{name}:::" for name in annotations.labels))).encode()
+    return files
+
+
+def read_voc(source: Source) -> AnnotationSet:
+    """Return the boxes of a VOC folder. Raises `UnusableError` that names the file and the line."""
+    files = open_files(source)
+    paths = sorted(path for path in files if path.endswith(".xml"))
+    if not paths:
+        msg = "no annotation files (*.xml) here"
+        raise UnusableError(msg)
+    if twice := doubled(PurePosixPath(path).stem for path in paths):
+        msg = f"two annotation files are called {twice}.xml"
+        raise UnusableError(msg)
+    images = {PurePosixPath(path).stem: _image(files, path) for path in paths}
+    found = {box.label for image in images.values() for box in image.annotations}
+    labels, order = _labels(files, found), _order(files, images)
+    with named(LABELS):
+        return AnnotationSet(labels, tuple(images[stem] for stem in order))
+
+
+def _xml(image: AnnotatedImage) -> Iterator[str]:
+    yield f"<annotation>\n  <folder>{IMAGES}</folder>\n  <filename>{escape(image.name)}</filename>\n"
+    yield f"  <size><width>{image.width}</width><height>{image.height}</height><depth>3</depth></size>\n"
+    yield "  <segmented>0</segmented>\n"
+    for box in image.annotations:
+        yield f"  <object>\n    <name>{escape(box.label)}</name>\n    <pose>Unspecified</pose>\n"
+        yield "    <truncated>0</truncated>\n    <difficult>0</difficult>\n    <bndbox>"
+        corners = zip(("xmin", "ymin", "xmax", "ymax"), box.xyxy, strict=True)
+        yield from (f"<{name}>{value:.2f}</{name}>" for name, value in corners)
+        yield "</bndbox>\n"
+        if box.score is not None:
+            yield f"    <score>{box.score!r}</score>\n"
+        if box.origin is not None:
+            yield f"    <origin>{escape(box.origin)}</origin>\n"
+        yield "  </object>\n"
+    yield "</annotation>\n"
+
+
+def _image(files: Files, path: str) -> AnnotatedImage:
+    root = parse_xml(files, path)
+    with named(path):
+        if root.tag != "annotation":
+            msg = f"the root is <{root.tag}>, expected <annotation>"
+            raise UnusableError(msg)
+        name = image_name(root.need_text("filename"))
+        width, height = size_of(root.need_text("size", "width"), root.need_text("size", "height"))
+        if PurePosixPath(path).stem != name.removesuffix(".jpg"):
+            msg = f"holds the boxes of {name}"
+            raise UnusableError(msg)
+        boxes = []
+        for element in root.all("object"):
+            with named(f"line {element.line}, image {name}"):
+                boxes.append(_box(element))
+                boxes[-1].require_inside(width, height)
+        return AnnotatedImage(name, width, height, tuple(boxes))
+
+
+def _box(element: Element) -> Annotation:
+    x1, y1, x2, y2 = (number(element.need_text("bndbox", name), name) for name in ("xmin", "ymin", "xmax", "ymax"))
+    score = element.text_at("score")
+    return Annotation(
+        (x1, y1, x2, y2),
+        element.need_text("name"),
+        number(score, "score") if score else None,
+        element.text_at("origin") or None,
+    )
+
+
+def _labels(files: Files, found: set[str]) -> tuple[str, ...]:
+    if LABELS not in files:
+        return tuple(sorted(found))
+    lines = [line for line in text_of(files, LABELS).split("\n") if line.strip()]
+    if lines and lines[0].startswith("# label:"):
+        del lines[0]
+    return tuple(line.rstrip("\r").rsplit(":", 3)[0] for line in lines)
+
+
+def _order(files: Files, images: dict[str, AnnotatedImage]) -> list[str]:
+    if ORDER not in files:
+        return sorted(images)
+    stems = [line.strip() for line in text_of(files, ORDER).splitlines() if line.strip()]
+    if twice := doubled(stems):
+        msg = f"{ORDER}: {twice} is listed twice"
+        raise UnusableError(msg)
+    if odd := set(stems) ^ set(images):
+        msg = f"{ORDER}: {min(odd)} is listed or annotated, not both"
+        raise UnusableError(msg)
+    return stems

@@ -1,0 +1,241 @@
+"""Ultralytics YOLO detection: one text file an image, each line `class x_centre y_centre width height` of 0..1.
+
+A line has five columns: a sixth would be taken for a track's id. Ten digits after the point keep the pixels of law 1 of
+`hub.annotation` in images of any size. What the text cannot carry stands in `weakspot.json` outside `labels/`: the size
+and order of the images, score and origin of each box. Score and origin belong to a box exactly where it was written; a
+box that a person moved or relabelled has neither. `data.yaml` has no `path`, so that paths count from its own folder.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Final
+
+import msgspec
+
+from edge.contract.errors import UnusableError
+from hub.annotation import AnnotatedImage, Annotation, AnnotationSet, Xyxy, doubled, named
+from hub.formats import Files, Source, number, open_files, text_of
+from hub.images import jpeg_size
+
+IMAGES: Final = "images"
+SIDECAR: Final = "weakspot.json"
+NAMES: Final = "data.yaml"
+
+HOW_TO_OPEN: Final = """\
+The images are in images/, the boxes of each in the text file of the same name in labels/ (class x-centre y-centre width
+height, as fractions of the image), the classes in data.yaml. Open the folder in any tool that edits Ultralytics YOLO
+data sets. Keep the names of the files. An image without objects keeps an empty text file. weakspot.json says what
+proposed each box; leave it as it is.
+"""
+
+_NAME_FILES: Final = ("classes.txt", "obj.names")
+_NOT_LABELS: Final = frozenset({"README.txt", "classes.txt", "train.txt", "val.txt", "test.txt"})
+_MAP_ENTRY = re.compile(r"\s+(\d+)\s*:\s*(.+)")
+_LIST_ENTRY = re.compile(r"\s*-\s+(.+)")
+
+Sizes = Mapping[str, tuple[int, int]]
+
+
+class _Box(msgspec.Struct, frozen=True):
+    label: str
+    xyxy: Xyxy
+    score: float | None = None
+    origin: str | None = None
+
+
+class _Image(msgspec.Struct, frozen=True):
+    name: str
+    width: int
+    height: int
+    boxes: tuple[_Box, ...] = ()
+
+
+class _Sidecar(msgspec.Struct, frozen=True):
+    images: tuple[_Image, ...]
+
+
+def write_yolo(annotations: AnnotationSet) -> dict[str, bytes]:
+    """Return `data.yaml`, `labels/*.txt` (empty for an image without boxes) and `weakspot.json`."""
+    classes = {label: at for at, label in enumerate(annotations.labels)}
+    files = {
+        f"labels/{image.stem}.txt": "".join(_row(box, image, classes[box.label]) for box in image.annotations).encode()
+        for image in annotations.images
+    }
+    files[NAMES] = "".join(
+        (
+            f"train: {IMAGES}\nval:  # none here: validate on images of another time or place\nnames:\n",
+            *(f"  {at}: {json.dumps(label, ensure_ascii=False)}\n" for label, at in classes.items()),
+        )
+    ).encode()
+    files[SIDECAR] = msgspec.json.format(msgspec.json.encode(_sidecar_of(annotations)), indent=1) + b"\n"
+    return files
+
+
+def read_yolo(source: Source, *, sizes: Sizes | None = None) -> AnnotationSet:
+    """Return the boxes of a YOLO folder; the label files (*.txt) may lie in any folder of it.
+
+    An image's size comes from `sizes` (by name), else from `weakspot.json`, else from the JPEG itself. The classes come
+    from `data.yaml`, else from `classes.txt` or `obj.names`. Raises `UnusableError` that names the file and the line.
+    """
+    files = open_files(source)
+    labels = _labels(files)
+    known = {image.name: image for image in _sidecar(files).images}
+    paths = {f"{PurePosixPath(path).stem}.jpg": path for path in _label_files(files)}
+    order = [name for name in known if name in paths] + sorted(name for name in paths if name not in known)
+    if missing := next((name for name in known if name not in paths), None):
+        msg = f"{SIDECAR}: {missing} has no label file"
+        raise UnusableError(msg)
+    images = []
+    for name in order:
+        with named(paths[name]):
+            width, height = _size(name, files, known=known, sizes=sizes or {})
+            rows = text_of(files, paths[name]).split("\n")
+            proposed = known[name].boxes if name in known else ()
+            images.append(_image(_Image(name, width, height, proposed), rows, labels))
+    return AnnotationSet(labels, tuple(images))
+
+
+def _row(box: Annotation, image: AnnotatedImage, class_id: int) -> str:
+    x1, y1, x2, y2 = box.xyxy
+    columns = (
+        (x1 + x2) / 2 / image.width,
+        (y1 + y2) / 2 / image.height,
+        (x2 - x1) / image.width,
+        (y2 - y1) / image.height,
+    )
+    return " ".join((str(class_id), *(f"{column:.10f}" for column in columns))) + "\n"
+
+
+def _sidecar_of(annotations: AnnotationSet) -> _Sidecar:
+    return _Sidecar(
+        tuple(
+            _Image(
+                image.name,
+                image.width,
+                image.height,
+                tuple(_Box(box.label, box.xyxy, box.score, box.origin) for box in image.annotations),
+            )
+            for image in annotations.images
+        )
+    )
+
+
+def _sidecar(files: Files) -> _Sidecar:
+    if SIDECAR not in files:
+        return _Sidecar(())
+    try:
+        return msgspec.json.decode(files[SIDECAR], type=_Sidecar)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        msg = f"{SIDECAR}: {error}"
+        raise UnusableError(msg) from error
+
+
+def _label_files(files: Files) -> list[str]:
+    paths = [path for path in files if path.endswith(".txt") and PurePosixPath(path).name not in _NOT_LABELS]
+    if twice := doubled(PurePosixPath(path).stem.casefold() for path in paths):
+        msg = f"two label files are called {twice}.txt"
+        raise UnusableError(msg)
+    return paths
+
+
+def _size(name: str, files: Files, *, known: Mapping[str, _Image], sizes: Sizes) -> tuple[int, int]:
+    if name in sizes:
+        return sizes[name]
+    if name in known:
+        return known[name].width, known[name].height
+    path = next((path for path in files if PurePosixPath(path).name == name), None)
+    if path is None:
+        msg = f"the size of {name} is not known: neither {SIDECAR} nor the image is here"
+        raise UnusableError(msg)
+    with named(path):
+        return jpeg_size(files[path])
+
+
+def _image(image: _Image, rows: list[str], labels: tuple[str, ...]) -> AnnotatedImage:
+    proposed = list(image.boxes)
+    boxes = []
+    for line, row in enumerate(rows, 1):
+        if not row.strip():
+            continue
+        with named(f"line {line}, image {image.name}"):
+            box = _box(row.split(), image, labels)
+            box.require_inside(image.width, image.height)
+            at = next((at for at, one in enumerate(proposed) if (one.label, one.xyxy) == (box.label, box.xyxy)), None)
+            if at is not None:
+                match = proposed.pop(at)
+                box = Annotation(box.xyxy, box.label, match.score, match.origin)
+            boxes.append(box)
+    return AnnotatedImage(image.name, image.width, image.height, tuple(boxes))
+
+
+def _box(columns: list[str], image: _Image, labels: tuple[str, ...]) -> Annotation:
+    if len(columns) != 5:
+        msg = f"{len(columns)} columns, expected 5: class x_centre y_centre width height"
+        raise UnusableError(msg)
+    if not columns[0].isdecimal() or int(columns[0]) >= len(labels):
+        msg = f"class {columns[0]!r}, expected 0 to {len(labels) - 1}"
+        raise UnusableError(msg)
+    x, y, width, height = (number(column, "a coordinate") for column in columns[1:])
+    xyxy = (
+        (x - width / 2) * image.width,
+        (y - height / 2) * image.height,
+        (x + width / 2) * image.width,
+        (y + height / 2) * image.height,
+    )
+    return Annotation(xyxy, labels[int(columns[0])])
+
+
+def _labels(files: Files) -> tuple[str, ...]:
+    path = next((path for path in (NAMES, *_NAME_FILES) if path in files), None)
+    if path is None:
+        msg = f"no names of classes here: {NAMES}, {' or '.join(_NAME_FILES)} is needed"
+        raise UnusableError(msg)
+    with named(path):
+        lines = [line.rstrip() for line in text_of(files, path).split("\n")]
+        return _yaml_names(lines) if path == NAMES else tuple(line for line in lines if line)
+
+
+def _yaml_names(lines: list[str]) -> tuple[str, ...]:
+    """The names of a `data.yaml`, written as a map from 0, as a list of lines, or as one line `[a, b]`."""
+    start = next((at for at, line in enumerate(lines) if line.startswith("names:")), None)
+    if start is None:
+        msg = "no names: in it"
+        raise UnusableError(msg)
+    if inline := lines[start].removeprefix("names:").strip():
+        return _inline_names(inline)
+    names: list[str] = []
+    for line in lines[start + 1 :]:
+        if entry := _MAP_ENTRY.fullmatch(line):
+            if int(entry[1]) != len(names):
+                msg = f"class {entry[1]} follows {len(names)} names: classes must count from 0"
+                raise UnusableError(msg)
+            names.append(_scalar(entry[2]))
+        elif entry := _LIST_ENTRY.fullmatch(line):
+            names.append(_scalar(entry[1]))
+        elif line.strip() and not line.lstrip().startswith("#"):
+            break
+    return tuple(names)
+
+
+def _inline_names(text: str) -> tuple[str, ...]:
+    if not (text.startswith("[") and text.endswith("]")):
+        msg = f"names: {text!r}, expected a list or a map"
+        raise UnusableError(msg)
+    parts = re.findall(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^']|'')*'|[^,\[\]]+", text)
+    return tuple(_scalar(part) for part in parts if part.strip())
+
+
+def _scalar(text: str) -> str:
+    """A YAML scalar: plain, in single quotes, or in double quotes as JSON writes it."""
+    text = text.strip()
+    if text.startswith('"'):
+        try:
+            return str(json.loads(text))
+        except ValueError as error:
+            msg = f"{text} is not a name"
+            raise UnusableError(msg) from error
+    if text.startswith("'") and text.endswith("'") and len(text) > 1:
+        return text[1:-1].replace("''", "'")
+    return text.split(" #", maxsplit=1)[0].strip()

@@ -1,0 +1,248 @@
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edge.contract.errors import UnusableError
+from edge.contract.samples import Box, WitnessKind
+from hub.annotation import Annotation
+from hub.contact_sheet import decode_jpeg
+from hub.export import BatchView, Format, Member, export_batch, image_names, pre_labels
+from hub.formats.coco import read_coco
+from hub.formats.cvat import read_cvat
+from hub.formats.labelstudio import read_labelstudio
+from hub.formats.voc import read_voc
+from hub.formats.yolo import read_yolo
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+READERS = {
+    Format.CVAT: read_cvat,
+    Format.COCO: read_coco,
+    Format.YOLO: read_yolo,
+    Format.VOC: read_voc,
+    Format.LABELSTUDIO: read_labelstudio,
+}
+IMAGES = {fmt: "JPEGImages" if fmt is Format.VOC else "images" for fmt in Format}
+
+
+def jpeg_of(width, height, shade=90):
+    return cv2.imencode(".jpg", np.full((height, width, 3), shade, np.uint8))[1].tobytes()
+
+
+def member(rank=1, **changes):
+    settings = {
+        "event_id": f"{rank:032x}"[::-1],
+        "site": "lab",
+        "device": "dev-1",
+        "camera": "north.gate",
+        "captured_at_ms": 1_760_000_000_000,
+        "reason": "missed",
+        "severity": 0.75,
+        "why": "far from all others chosen so far",
+        "region": (10.0, 10.0, 40.0, 40.0),
+        "label": "person",
+        "boxes": (
+            Box(xyxy=(10, 10, 40, 40), label="person", score=0.2, witness=WitnessKind.GAP),
+            Box(xyxy=(50, 12, 60, 40), label="person", score=0.9),
+        ),
+        "jpeg": jpeg_of(64, 48),
+        "width": 64,
+        "height": 48,
+    }
+    return Member(**(settings | changes))
+
+
+def batch(*members, **changes):
+    settings = {"id": 7, "title": "persons in the dark", "model": "starter-1.0", "members": members or (member(),)}
+    return BatchView(**(settings | changes))
+
+
+def boxes_of(*boxes, labels=("person", "dog"), **changes):
+    dropped = Counter()
+    return pre_labels(member(boxes=boxes, **changes), labels=labels, least_score=0.3, dropped=dropped), dict(dropped)
+
+
+@pytest.mark.parametrize("fmt", Format)
+def test_an_export_loads_again(fmt, tmp_path):
+    members = tuple(member(rank) for rank in (1, 2, 3))
+    report = export_batch(batch(*members), fmt, tmp_path / "out")
+    assert (report.images, dict(report.boxes), dict(report.dropped)) == (3, {"detector": 3, "gap": 3}, {})
+    annotations = READERS[fmt](tmp_path / "out")
+    assert annotations.labels == ("person",)
+    assert [image.name for image in annotations.images] == list(image_names(batch(*members)))
+    assert annotations.images[0].annotations == (  # one row, from right to left
+        Annotation((50, 12, 60, 40), "person", 0.9, "detector"),
+        Annotation((10, 10, 40, 40), "person", 0.2, "gap"),
+    )
+    for one, image in zip(members, annotations.images, strict=True):
+        assert (tmp_path / "out" / IMAGES[fmt] / image.name).read_bytes() == one.jpeg
+
+
+def test_names_are_unique_and_sort_by_rank():
+    members = tuple(member(rank, camera="Ä.b c" * 30, event_id="0" * 32) for rank in range(1, 121))
+    names = image_names(batch(*members))
+    assert names[:2] == (f"0007-001-{'--b-c' * 8}-00000000.jpg", f"0007-002-{'--b-c' * 8}-00000000.jpg")
+    assert list(names) == sorted(set(names))
+    assert image_names(batch())[0] == f"0007-01-north-gate-{member().event_id[:8]}.jpg"
+
+
+def test_the_annotator_is_told_what_to_do(tmp_path):
+    for fmt, tool in zip(Format, ("CVAT", "COCO", "YOLO", "VOC", "Label Studio"), strict=True):
+        export_batch(batch(labels=("dog", "person")), fmt, tmp_path / fmt)
+        text = (tmp_path / fmt / "README.txt").read_text()
+        for words in ("persons in the dark", "starter-1.0", "can recognise", "3 x 3 pixels", "RIGHT to LEFT", tool):
+            assert words in text
+        assert "\n  dog\n  person\n" in text
+        assert max(map(len, text.splitlines())) <= 120
+
+
+def test_the_manifest_ties_images_to_events(tmp_path):
+    export_batch(batch(), Format.CVAT, tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / "batch.json").read_text())
+    assert manifest["images"][0]["event_id"] == member().event_id
+    assert manifest["images"][0]["name"] == image_names(batch())[0]
+    written = {
+        path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()
+    }
+    assert written == {*manifest["files"], "batch.json"}
+
+
+def test_boxes_that_do_not_reach_the_annotator_are_counted():
+    kept, dropped = boxes_of(
+        Box(xyxy=(0, 0, 20, 20), label="person", score=0.29),
+        Box(xyxy=(30, 0, 40, 20), label="cat", score=0.9),
+        Box(xyxy=(62, 0, 90, 20), label="person", score=0.9),  # 2 px of it lie in the frame
+        Box(xyxy=(10, 30, 12.5, 40), label="dog", score=0.9),
+        Box(xyxy=(40, 30, 60, 47), label="dog", score=0.9),
+        Box(xyxy=(40, 30, 60, 46), label="dog", score=0.8),
+        Box(xyxy=(40, 30, 60, 46), label="person", score=0.8),  # another label is no double
+    )
+    assert [(box.label, box.score) for box in kept] == [("person", 0.8), ("dog", 0.9)]
+    assert dropped == {
+        "under the pre-label score": 1,
+        "label not asked for": 1,
+        "under 3 x 3 px": 2,
+        "near-identical to another": 1,
+    }
+
+
+def test_of_two_near_identical_boxes_the_surer_source_stays():
+    gap = Box(xyxy=(10, 10, 30, 40), label="person", score=0.9, witness=WitnessKind.GAP)
+    zoom = Box(xyxy=(11, 10, 31, 40), label="", score=0.5, witness=WitnessKind.ZOOM)
+    found = Box(xyxy=(10, 11, 30, 41), label="person", score=0.4)
+    assert [box.origin for box in boxes_of(gap, zoom, found)[0]] == ["detector"]
+    assert [box.origin for box in boxes_of(gap, zoom, replace_score(found, 0.2))[0]] == ["zoom"]
+    assert [box.origin for box in boxes_of(gap)[0]] == ["gap"]
+
+
+def replace_score(box, score):
+    return Box(xyxy=box.xyxy, label=box.label, score=score, witness=box.witness)
+
+
+def test_a_witness_takes_the_suspected_label_and_is_cut_at_the_border():
+    moved = Box(xyxy=(-5, -5, 20, 60), label="", score=0.0, witness=WitnessKind.MOTION)
+    assert boxes_of(moved)[0] == (Annotation((0, 0, 20, 48), "person", 0.0, "motion"),)
+    assert boxes_of(moved, label="") == ((), {"label not asked for": 1})
+
+
+def test_a_broken_image_is_left_out_and_reported(tmp_path):
+    cut, wrong = member(2, jpeg=jpeg_of(64, 48)[:100]), member(3, width=60)
+    report = export_batch(batch(member(1), cut, wrong), Format.COCO, tmp_path / "out")
+    assert report.images == 1
+    assert [event_id for event_id, _ in report.left_out] == [cut.event_id, wrong.event_id]
+    assert report.left_out[1][1] == "the JPEG is 64 x 48, its event says 60 x 48"
+    assert len(list((tmp_path / "out" / "images").iterdir())) == 1
+    with pytest.raises(UnusableError, match="batch 7: none of its 1 images can be used"):
+        export_batch(batch(cut), Format.COCO, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_batch_without_any_label_is_refused(tmp_path):
+    with pytest.raises(UnusableError, match="batch 7 names no label"):
+        export_batch(batch(member(label="", boxes=())), Format.CVAT, tmp_path / "out")
+    assert export_batch(batch(member(label="", boxes=()), labels=("dog",)), Format.CVAT, tmp_path / "out").images == 1
+
+
+def test_an_untouched_export_of_the_same_batch_is_replaced(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    export_batch(batch(member(1), member(2)), Format.YOLO, out)
+    export_batch(batch(member(1)), Format.YOLO, out)
+    assert len(list((out / "images").iterdir())) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def touch_label(out):
+    next((out / "labels").iterdir()).write_text("")
+
+
+def add_answer(out):
+    (out / "answer.zip").write_bytes(b"work of a person")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "again", "says"),
+    [
+        (touch_label, {}, "labels/.* was added or changed after the export"),
+        (add_answer, {}, r"answer\.zip was added or changed"),
+        (lambda out: None, {"id": 8}, "holds batch 7 as yolo; choose another folder"),
+        (lambda out: (out / "batch.json").unlink(), {}, "is not empty and not an export"),
+        (lambda out: (out / "batch.json").write_text("{"), {}, "is not empty and not an export"),
+    ],
+)
+def test_nothing_else_is_ever_overwritten(spoil, again, says, tmp_path):
+    out = tmp_path / "out"
+    export_batch(batch(), Format.YOLO, out)
+    spoil(out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(UnusableError, match=says):
+        export_batch(replace(batch(), **again), Format.YOLO, out)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_another_format_or_a_file_in_the_way_is_refused(tmp_path):
+    export_batch(batch(), Format.YOLO, tmp_path / "out")
+    with pytest.raises(UnusableError, match="holds batch 7 as yolo"):
+        export_batch(batch(), Format.CVAT, tmp_path / "out")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UnusableError, match="is not empty and not an export"):
+        export_batch(batch(), Format.CVAT, tmp_path / "file")
+
+
+def test_a_folder_that_cannot_be_written_leaves_nothing_behind(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UnusableError, match="cannot be written"):
+        export_batch(batch(), Format.CVAT, tmp_path / "file" / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_label_studio_points_into_the_folder(tmp_path):
+    export_batch(batch(), Format.LABELSTUDIO, tmp_path / "batch 7")
+    tasks = json.loads((tmp_path / "batch 7" / "tasks.json").read_text())
+    assert tasks[0]["data"]["image"] == f"/data/local-files/?d=batch%207/images/{image_names(batch())[0]}"
+    assert tasks[0]["predictions"][0]["model_version"] == "starter-1.0"
+
+
+@pytest.mark.parametrize("fmt", Format)
+def test_real_frames_export_whole(fmt, tmp_path):
+    video = DATA / "vtest.avi"
+    if not video.exists():
+        pytest.skip(f"no {video.name} here")
+    capture = cv2.VideoCapture(str(video))
+    members = []
+    for rank in range(1, 13):
+        _, frame = capture.read()
+        jpeg = cv2.imencode(".jpg", frame)[1].tobytes()
+        members.append(member(rank, jpeg=jpeg, width=768, height=576, region=(400.0, 150.0, 460.0, 260.0)))
+    report = export_batch(batch(*members), fmt, tmp_path / "out")
+    assert report.images == 12
+    assert len(READERS[fmt](tmp_path / "out").images) == 12
+    for one in (tmp_path / "out" / IMAGES[fmt]).iterdir():
+        assert decode_jpeg(one.read_bytes()).shape == (576, 768, 3)
+    sheet = cv2.imread(str(tmp_path / "out" / "contact-sheet.png"))
+    assert sheet.shape == (815, 2180, 3)
+    assert sheet[74:254, 10:250].std() > 30  # the first tile shows a picture
