@@ -1,11 +1,13 @@
-"""Boxes drawn on a picture, for people. Reads nothing, writes nothing."""
+"""Boxes drawn on a picture, for people."""
 
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 
+from edge.contract.errors import UnusableError
 from edge.contract.samples import Box, Xyxy
 from edge.frame import Image
 
@@ -34,6 +36,18 @@ def draw_boxes(image: Image, boxes: Sequence[Box], *, region: Xyxy | None = None
     return canvas
 
 
+def save_drawn(picture: Image, folder: Path, *, name: str) -> Path:
+    """Write a drawn picture as `NAME-detected.jpg` into a folder that is made. Raises `UnusableError` if it cannot."""
+    path = folder / f"{name}-detected.jpg"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes())
+    except OSError as error:
+        msg = f"cannot write {path}: {error.strerror}"
+        raise UnusableError(msg) from error
+    return path
+
+
 def _rectangle(canvas: Image, xyxy: Xyxy, *, colour: Colour, thickness: int) -> None:
     x1, y1, x2, y2 = (round(value) for value in xyxy)
     cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, thickness)
@@ -46,8 +60,9 @@ def _caption(canvas: Image, text: str, xyxy: Xyxy, *, colour: Colour, thickness:
     left = round(min(max(xyxy[0], 0), max(canvas.shape[1] - width, 0)))
     bottom = round(xyxy[1]) if xyxy[1] >= height + under else round(xyxy[1]) + height + under
     cv2.rectangle(canvas, (left, bottom - height - under), (left + width, bottom), colour, cv2.FILLED)
-    black_on_light = (0, 0, 0) if sum(colour) > 380 else (255, 255, 255)
-    cv2.putText(canvas, text, (left, bottom - under // 2 - 1), _FONT, scale, black_on_light, thickness, cv2.LINE_AA)
+    blue, green, red = colour
+    ink = (0, 0, 0) if 0.1 * blue + 0.6 * green + 0.3 * red > 120 else (255, 255, 255)
+    cv2.putText(canvas, text, (left, bottom - under // 2 - 1), _FONT, scale, ink, thickness, cv2.LINE_AA)
 
 
 def _colour(label: str) -> Colour:

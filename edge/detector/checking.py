@@ -88,7 +88,9 @@ def check_model(model: Path | None, *, input_size: Size | None = None, threads: 
         running = opened.runtime
         reports.append(RuntimeReport(name, running.version, running.device, _infer_ms(opened)))
     if detector is None:
-        raise UnusableError(reports[0].error if reports else 'no runtime is installed; run: pip install "weakspot[openvino]"')
+        raise UnusableError(
+            reports[0].error if reports else 'no runtime is installed; run: pip install "weakspot[openvino]"'
+        )
     return ModelReport(
         file=detector.card.file,
         release=detector.card.release,

@@ -25,7 +25,7 @@ from edge.detector.heads import HEADS, recognise
 from edge.detector.heads.head import Head, Shapes
 from edge.detector.letterbox import Letterbox, Placement, Size, tensor_shape
 from edge.detector.opening import ModelFile, choose_size, guess_input, make_card, read_model
-from edge.detector.runtime import GraphInput, Outputs, Runtime, RuntimeOptions, open_runtime
+from edge.detector.runtime import Binding, Outputs, Runtime, RuntimeOptions, open_runtime
 
 FEATURES = "features"
 _ORIGINAL_SIZES = "orig_target_sizes"  # the second input of finished DETR exports
@@ -47,7 +47,7 @@ class Inference:
         detections: boxes in pixels of the frame, clipped to it, best first.
         features: the graph's output `features`, `[C]` float32 of length 1; `[0]` when the graph has none.
         timings_ms: how long the steps took.
-        finite: False when a box was dropped, or the features are zeros, because the graph gave NaN or infinity.
+        finite: False when the graph gave NaN or infinity for a box, which was dropped, or for a feature.
     """
 
     detections: Detections
@@ -104,11 +104,12 @@ class Detector:
         placed = time.perf_counter()
         outputs = self.runtime.infer(tensor)
         inferred = time.perf_counter()
-        features = _unit_length(outputs.pop(FEATURES, None))
-        found = self._head.decode(outputs, input_size=self.input_size, score_threshold=score_threshold)
-        usable = np.isfinite(found.xyxy.sum(axis=1) + found.score)  # a sum is finite only where every part is
-        detections = self._in_frame(found, placement, usable=usable)
-        finite = bool(usable.all() and np.isfinite(features).all())
+        with np.errstate(all="ignore"):  # what is not finite is told by `finite`
+            features = _unit_length(outputs.pop(FEATURES, None))
+            found = self._head.decode(outputs, input_size=self.input_size, score_threshold=score_threshold)
+            usable = np.isfinite(found.xyxy.sum(axis=1) + found.score)  # a sum is finite only where every part is
+            detections = self._in_frame(found, placement, usable=usable)
+            finite = bool(usable.all() and np.isfinite(features).all())
         done = time.perf_counter()
         timings = Timings((placed - start) * 1e3, (inferred - placed) * 1e3, (done - inferred) * 1e3)
         return Inference(detections, features, timings, finite)
@@ -161,14 +162,14 @@ def open_detector(
     guessed = guess_input(found)
     size = choose_size(found, input_size, guessed)
     spec = found.card.input if found.card is not None else guessed
-    running = open_runtime(found.path, _graph_input(found, spec, size), options=options)
+    running = open_runtime(found.path, _bind(found, spec, size), options=options)
     shapes = _run_once(found, running, spec=spec, size=size)
     card, head = _card_and_head(found, shapes, guessed=guessed, size=size)
     return Detector(card, head=head, runtime=running, input_size=size)
 
 
-def _graph_input(model: ModelFile, spec: InputSpec, size: Size) -> GraphInput:
-    """Say what the graph is fed at this size."""
+def _bind(model: ModelFile, spec: InputSpec, size: Size) -> Binding:
+    """Say what goes into the graph at this size, and what comes out."""
     constants: dict[str, NDArray[Any]] = {}
     for port in model.graph.inputs:
         if port.name == _ORIGINAL_SIZES:
@@ -176,7 +177,8 @@ def _graph_input(model: ModelFile, spec: InputSpec, size: Size) -> GraphInput:
         elif port.name != model.image.name:
             msg = f"{model.path} has an input {port.name} {list(port.shape)} that nothing here can feed"
             raise UnusableError(msg)
-    return GraphInput(model.image.name, tensor_shape(spec, size), model.image.element, constants)
+    outputs = tuple(port.name for port in model.graph.outputs)
+    return Binding(model.image.name, tensor_shape(spec, size), model.image.element, outputs, constants)
 
 
 def _run_once(model: ModelFile, runtime: Runtime, *, spec: InputSpec, size: Size) -> Shapes:

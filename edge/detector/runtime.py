@@ -68,19 +68,21 @@ class RuntimeOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class GraphInput:
-    """What a graph is fed.
+class Binding:
+    """What goes into a graph and what comes out.
 
     Attributes:
-        name: the image input's name.
+        image: the image input's name.
         shape: the tensor's full shape; a dynamic graph is fixed to it.
         element: `float32` or `float16`; the tensor is converted to it.
+        outputs: the outputs' names.
         constants: the graph's other inputs, the same at every inference.
     """
 
-    name: str
+    image: str
     shape: tuple[int, int, int, int]
-    element: str = "float32"
+    element: str
+    outputs: tuple[str, ...]
     constants: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
@@ -89,7 +91,7 @@ def installed_runtimes() -> tuple[RuntimeName, ...]:
     return tuple(name for name in AUTO_ORDER if importlib.util.find_spec(name) is not None)
 
 
-def open_runtime(path: Path, graph_input: GraphInput, *, options: RuntimeOptions | None = None) -> Runtime:
+def open_runtime(path: Path, binding: Binding, *, options: RuntimeOptions | None = None) -> Runtime:
     """Load an ONNX file for one input shape.
 
     Raises `UnusableError` when no runtime, or not the named one, is installed, or when it cannot load the graph.
@@ -102,10 +104,10 @@ def open_runtime(path: Path, graph_input: GraphInput, *, options: RuntimeOptions
     if name == "openvino":
         from edge.detector.runtimes.openvino import OpenvinoRuntime
 
-        return OpenvinoRuntime(path, graph_input, options=options)
+        return OpenvinoRuntime(path, binding, options=options)
     from edge.detector.runtimes.onnxruntime import OnnxRuntime
 
-    return OnnxRuntime(path, graph_input, options=options)
+    return OnnxRuntime(path, binding, options=options)
 
 
 def _choose(options: RuntimeOptions) -> RuntimeName:

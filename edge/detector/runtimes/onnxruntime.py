@@ -15,7 +15,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from edge.contract.errors import UnusableError
 from edge.detector.detections import Floats
-from edge.detector.runtime import GraphInput, Outputs, RuntimeOptions
+from edge.detector.runtime import Binding, Outputs, RuntimeOptions
 
 _LOG = logging.getLogger(__name__)
 _FATAL_ONLY = 4
@@ -47,30 +47,29 @@ class OnnxRuntime:
 
     name = "onnxruntime"
 
-    def __init__(self, path: Path, graph_input: GraphInput, *, options: RuntimeOptions) -> None:
+    def __init__(self, path: Path, binding: Binding, *, options: RuntimeOptions) -> None:
         self.version: str = onnxruntime.__version__
-        self._input = graph_input
-        self._feeds: dict[str, Any] = dict(graph_input.constants)
+        self._binding = binding
+        self._feeds: dict[str, Any] = dict(binding.constants)
         try:
             self._session = _open_session(path, options)
         except _ERRORS as error:
             msg = f"onnxruntime cannot load {path}: {_one_line(error)}"
             raise UnusableError(msg) from error
-        self._outputs = [output.name for output in self._session.get_outputs()]
         used = self._session.get_providers()[0]
         self.device = _DEVICES.get(used, used)
 
     def infer(self, tensor: Floats) -> Outputs:
         """Run the graph on one tensor. See `Runtime.infer`."""
-        self._feeds[self._input.name] = tensor.astype(self._input.element, copy=False)
+        self._feeds[self._binding.image] = tensor.astype(self._binding.element, copy=False)
         try:
-            arrays = self._session.run(self._outputs, self._feeds)
+            arrays = self._session.run(self._binding.outputs, self._feeds)
         except _ERRORS as error:
             msg = f"onnxruntime cannot run the graph on an input of shape {tensor.shape}: {_one_line(error)}"
             raise UnusableError(msg) from error
         return {
             name: array.astype(np.float32) if array.dtype == np.float16 else array
-            for name, array in zip(self._outputs, arrays, strict=True)
+            for name, array in zip(self._binding.outputs, arrays, strict=True)
         }
 
 

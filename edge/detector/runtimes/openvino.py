@@ -8,7 +8,7 @@ import openvino
 
 from edge.contract.errors import UnusableError
 from edge.detector.detections import Floats
-from edge.detector.runtime import GraphInput, Outputs, RuntimeOptions
+from edge.detector.runtime import Binding, Outputs, RuntimeOptions
 
 
 class OpenvinoRuntime:
@@ -17,9 +17,9 @@ class OpenvinoRuntime:
     name = "openvino"
     device = "CPU"
 
-    def __init__(self, path: Path, graph_input: GraphInput, *, options: RuntimeOptions) -> None:
+    def __init__(self, path: Path, binding: Binding, *, options: RuntimeOptions) -> None:
         self.version: str = openvino.__version__.split("-")[0]
-        self._input = graph_input
+        self._binding = binding
         settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": options.thread_count,
@@ -28,20 +28,20 @@ class OpenvinoRuntime:
         if options.cache_dir is not None:
             settings["CACHE_DIR"] = str(options.cache_dir)
         try:
-            compiled = _compile(path, graph_input, settings)
+            compiled = _compile(path, binding, settings)
             self._request = compiled.create_infer_request()
+            self._outputs = {name: compiled.output(name) for name in binding.outputs}
+            for name, array in binding.constants.items():
+                self._request.set_tensor(name, openvino.Tensor(array))
         except RuntimeError as error:
             msg = f"openvino cannot load {path}: {_one_line(error)}"
             raise UnusableError(msg) from error
-        self._outputs = {name: port for port in compiled.outputs for name in sorted(port.names)}
-        for name, array in graph_input.constants.items():
-            self._request.set_tensor(name, openvino.Tensor(array))
 
     def infer(self, tensor: Floats) -> Outputs:
         """Run the graph on one tensor. See `Runtime.infer`."""
-        fed = tensor.astype(self._input.element, copy=False)
+        fed = tensor.astype(self._binding.element, copy=False)
         try:
-            self._request.infer({self._input.name: fed}, share_inputs=True, share_outputs=True)
+            self._request.infer({self._binding.image: fed}, share_inputs=True, share_outputs=True)
         except RuntimeError as error:
             msg = f"openvino cannot run the graph on an input of shape {tensor.shape}: {_one_line(error)}"
             raise UnusableError(msg) from error
@@ -51,12 +51,12 @@ class OpenvinoRuntime:
         }
 
 
-def _compile(path: Path, graph_input: GraphInput, settings: dict[str, Any]) -> Any:
+def _compile(path: Path, binding: Binding, settings: dict[str, Any]) -> Any:
     """Fix the graph to its input shape, which is what makes a dynamic one fast, and compile it."""
     vendor = openvino.Core()
     model = vendor.read_model(str(path))
-    shapes: dict[str, Any] = {name: list(array.shape) for name, array in graph_input.constants.items()}
-    model.reshape({graph_input.name: list(graph_input.shape), **shapes})
+    shapes: dict[str, Any] = {name: list(array.shape) for name, array in binding.constants.items()}
+    model.reshape({binding.image: list(binding.shape), **shapes})
     return vendor.compile_model(model, "CPU", settings)
 
 

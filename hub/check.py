@@ -1,0 +1,75 @@
+"""What `hub check` and `hub status` print."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from hub.store import Store
+from hub.store_rows import FrameState
+from hub.store_status import DeviceStatus, HubStatus
+
+MAX_VIOLATIONS: Final = 50
+_NAME_WIDTH: Final = 22
+_STATES: Final = tuple(FrameState)
+
+
+def check_lines(store: Store) -> tuple[list[str], bool]:
+    """Prove the laws on a database; return what to print and whether all of them hold."""
+    found = []
+    for violation in store.violations():
+        found.append(violation)
+        if len(found) > MAX_VIOLATIONS:
+            found[-1] = f"... more than {MAX_VIOLATIONS}"
+            break
+    if found:
+        return found, False
+    return [f"every law holds; {store.frame_count()} frames were read and hashed"], True
+
+
+def status_lines(status: HubStatus) -> list[str]:
+    """Return `hub status` as lines of at most 80 characters."""
+    counts = f"{'findings':>9} {'unsent':>7} {'dropped':>8}"
+    lines = [f"{'device':{_NAME_WIDTH}} {'state':8} {'heard':>6} {'cameras':>8} {counts}"]
+    lines += [_device_line(device, status.at_ms) for device in status.devices]
+    if not status.devices:
+        lines.append("no device has been heard yet")
+    frames = {state.value: status.frames[state] for state in _STATES if state in status.frames}
+    return [
+        *lines,
+        "",
+        *_counts("findings", status.findings),
+        *_counts("frames", frames),
+        f"{'stored':10} {status.frame_bytes / 1e6:.1f} MB of frames",
+        f"{'groups':10} {status.groups} near-duplicate groups, {status.ungrouped} findings not grouped yet",
+        *_counts("refused", status.refused),
+        f"{'batches':10} {status.batches} with {status.batched_images} images",
+    ]
+
+
+def _device_line(device: DeviceStatus, now_ms: int) -> str:
+    name = f"{device.site}/{device.device}"
+    if len(name) > _NAME_WIDTH:
+        name = name[: _NAME_WIDTH - 3] + "..."
+    heard = "never" if device.heartbeat_at_ms is None else _age(now_ms - device.heartbeat_at_ms)
+    state = "online" if device.online else "offline"
+    cameras = f"{device.cameras_running}/{device.cameras}"
+    counts = f"{device.findings:>9} {device.unsent:>7} {device.dropped:>8}"
+    return f"{name:{_NAME_WIDTH}} {state:8} {heard:>6} {cameras:>8} {counts}"
+
+
+def _age(age_ms: int) -> str:
+    age_s = max(0, age_ms // 1000)
+    for unit, seconds in (("d", 86400), ("h", 3600), ("m", 60)):
+        if age_s >= 2 * seconds:
+            return f"{age_s // seconds}{unit}"
+    return f"{age_s}s"
+
+
+def _counts(title: str, counts: Mapping[str, int]) -> list[str]:
+    """Return one line, or more when it would not fit."""
+    lines = [f"{title:10}"]
+    for name, count in counts.items():
+        part = f" {count} {name}"
+        if len(lines[-1]) + len(part) + 1 > 80:
+            lines.append(" " * 10)
+        lines[-1] += part if len(lines[-1]) == 10 else f",{part}"
+    return lines if counts else [f"{title:10} none"]

@@ -1,0 +1,172 @@
+"""The hub's database, version by version. The only place where tables are made.
+
+Laws:
+
+1. A migration that was published is never edited; a change is a new one at the end.
+2. Migrating is one transaction: two processes that start together end with one schema.
+
+`finding.header` is the JSON as the device sent it; the other columns repeat what a query needs. The frame's bytes stand
+in their own table, so that a scan over findings does not read pictures. `frame_part` has no reference to `finding`:
+with a shared subscription a part can be committed by one process before the other has committed its finding.
+"""
+
+import sqlite3
+from typing import Final
+
+from sqlite_utils import Database, Migrations
+
+from edge.contract.errors import UnusableError
+
+APPLICATION_ID: Final = 0x57535054
+migrations = Migrations("weakspot-hub")
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the database up to date. Raises `UnusableError` when a newer weakspot wrote it."""
+    database = Database(connection, recursive_triggers=False, execute_plugins=False)
+    if not migrations.pending(database) and not _unknown(database):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if unknown := _unknown(database):
+            msg = f"the database was written by a newer weakspot ({', '.join(sorted(unknown))}): update this one"
+            raise UnusableError(msg)
+        migrations.apply(database)
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _unknown(database: Database) -> set[str]:
+    known = {migration.name for migration in migrations.applied(database)}
+    return known - {migration.name for migration in migrations._migrations}  # noqa: SLF001  # it has no public list
+
+
+@migrations(name="0001_findings")
+def _findings(database: Database) -> None:
+    for statement in _FINDINGS.split(";\n"):
+        database.conn.execute(statement)
+
+
+_FINDINGS: Final = """
+CREATE TABLE device (
+    site TEXT NOT NULL,
+    device TEXT NOT NULL,
+    boot_id TEXT,
+    online INTEGER NOT NULL DEFAULT 0,
+    state BLOB,
+    state_at_ms INTEGER,
+    heartbeat BLOB,
+    heartbeat_at_ms INTEGER,
+    PRIMARY KEY (site, device)
+) WITHOUT ROWID;
+
+CREATE TABLE near_duplicate_group (
+    id INTEGER PRIMARY KEY,
+    leader_event_id TEXT NOT NULL UNIQUE,
+    site TEXT NOT NULL,
+    camera TEXT NOT NULL,
+    label TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    first_at_ms INTEGER NOT NULL,
+    last_at_ms INTEGER NOT NULL
+);
+
+CREATE TABLE finding (
+    id INTEGER PRIMARY KEY,
+    event_id TEXT NOT NULL UNIQUE,
+    site TEXT NOT NULL,
+    device TEXT NOT NULL,
+    camera TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    severity REAL NOT NULL,
+    label TEXT NOT NULL,
+    captured_at_ms INTEGER NOT NULL,
+    received_at_ms INTEGER NOT NULL,
+    x1 REAL NOT NULL,
+    y1 REAL NOT NULL,
+    x2 REAL NOT NULL,
+    y2 REAL NOT NULL,
+    width INTEGER NOT NULL,
+    height INTEGER NOT NULL,
+    crop_hash BLOB NOT NULL CHECK (length(crop_hash) = 32),
+    frame_hash BLOB NOT NULL CHECK (length(frame_hash) = 32),
+    features BLOB NOT NULL,
+    model TEXT NOT NULL,
+    header BLOB NOT NULL,
+    frame_state TEXT NOT NULL CHECK (frame_state IN ('held', 'wanted', 'present', 'gone', 'refused')),
+    frame_bytes INTEGER NOT NULL,
+    frame_sha256 BLOB NOT NULL CHECK (length(frame_sha256) = 32),
+    want_open INTEGER NOT NULL DEFAULT 0,
+    wanted_at_ms INTEGER,
+    asked_at_ms INTEGER,
+    group_id INTEGER REFERENCES near_duplicate_group (id)
+);
+
+CREATE INDEX finding_ungrouped ON finding (id) WHERE group_id IS NULL;
+
+CREATE INDEX finding_group ON finding (group_id) WHERE group_id IS NOT NULL;
+
+CREATE INDEX finding_present ON finding (group_id) WHERE frame_state = 'present';
+
+CREATE INDEX finding_want_open ON finding (site, device, severity) WHERE want_open = 1;
+
+CREATE INDEX finding_wanted ON finding (site, device, asked_at_ms) WHERE frame_state = 'wanted';
+
+CREATE INDEX finding_wanted_at ON finding (wanted_at_ms) WHERE wanted_at_ms IS NOT NULL;
+
+CREATE TABLE frame (
+    finding_id INTEGER PRIMARY KEY REFERENCES finding (id),
+    jpeg BLOB NOT NULL
+);
+
+CREATE TABLE frame_part (
+    event_id TEXT NOT NULL,
+    offset INTEGER NOT NULL,
+    site TEXT NOT NULL,
+    device TEXT NOT NULL,
+    received_at_ms INTEGER NOT NULL,
+    part BLOB NOT NULL,
+    PRIMARY KEY (event_id, offset)
+);
+
+CREATE INDEX frame_part_device ON frame_part (site, device, received_at_ms);
+
+CREATE TABLE refused_message (
+    id INTEGER PRIMARY KEY,
+    topic TEXT NOT NULL,
+    site TEXT NOT NULL,
+    device TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    received_at_ms INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    head BLOB NOT NULL
+);
+
+CREATE TABLE counter (
+    name TEXT PRIMARY KEY,
+    value INTEGER NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE batch (
+    id INTEGER PRIMARY KEY,
+    created_at_ms INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    title TEXT NOT NULL,
+    weak_spot TEXT NOT NULL,
+    model TEXT NOT NULL
+);
+
+CREATE TABLE batch_member (
+    batch_id INTEGER NOT NULL REFERENCES batch (id),
+    rank INTEGER NOT NULL,
+    event_id TEXT NOT NULL UNIQUE REFERENCES finding (event_id),
+    group_id INTEGER NOT NULL REFERENCES near_duplicate_group (id),
+    why TEXT NOT NULL,
+    gain REAL NOT NULL,
+    PRIMARY KEY (batch_id, rank)
+);
+
+CREATE UNIQUE INDEX batch_member_group ON batch_member (group_id)
+"""

@@ -1,0 +1,139 @@
+"""`hub serve`: one process that ingests, and curates when no other process of this database does.
+
+Three threads beside the main one: the client's network loop (hub.link), the committer (hub.ingest) and the curator
+(hub.curator). A thread that fails takes the process down with exit status 1, for the supervisor to start it again: a
+hub that only looks alive would be worse.
+
+Law: on SIGTERM the process takes no more messages, commits and acknowledges what it has, and exits 0.
+"""
+
+import hashlib
+import logging
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final, Self
+
+from edge.contract.errors import UnusableError
+from hub.config import HubConfig
+from hub.curator import Curator, FileLock, LeaderIndex
+from hub.ingest import Committer
+from hub.link import Link
+from hub.store import Store
+
+MAX_PROCESSES: Final = 64
+DRAIN_S: Final = 20.0
+_CURATE_PAUSE_S: Final = 0.2
+_CURATE_IDLE_S: Final = 2.0
+log = logging.getLogger(__name__)
+
+
+def serve(config: HubConfig, *, stop: threading.Event, make_index: Callable[[], LeaderIndex]) -> bool:
+    """Run until `stop` is set. Return False when a thread has failed.
+
+    Raises `UnusableError` when the database, a lock file or a certificate cannot be used.
+    """
+    with ExitStack() as stack:
+        Store.open(config.database).close()  # errors that a person can act on show here, before any thread starts
+        slot = stack.enter_context(ProcessSlot(config.database))
+        curating = stack.enter_context(FileLock(beside(config.database, "curator")))
+        wake = threading.Event()
+        committer = Committer(config.ingest, capacity=config.mqtt.receive_maximum, on_commit=wake.set)
+        link = Link(config.mqtt, client_id=slot.client_id, hand_over=committer.put)
+        failed = threading.Event()
+
+        def commit() -> None:
+            with Store.open(config.database, create=False) as store:
+                committer.run(store, link)
+
+        def curate() -> None:
+            with Store.open(config.database, create=False) as store:
+                curator = Curator(store, make_index=make_index, line=link, wants=config.wants)
+                curate_until(stop, curator=curator, wake=wake, lock=curating)
+
+        threads = [_thread(work, failed=failed, stop=stop) for work in (commit, curate)]
+        link.start()
+        stop.wait()
+        log.info("stopping: no more messages are taken")
+        link.pause()
+        committer.drain()
+        wake.set()
+        threads[0].join(DRAIN_S)
+        if threads[0].is_alive():
+            log.error("not everything in hand could be stored; it was not acknowledged and the devices still have it")
+        committer.abandon()
+        for thread in threads:
+            thread.join()
+        link.stop()
+        log.info("stopped after %d messages", committer.taken)
+        return not failed.is_set()
+
+
+def curate_until(stop: threading.Event, *, curator: Curator, wake: threading.Event, lock: FileLock) -> None:
+    """Step after every commit, and every few seconds, while this process holds the lock."""
+    while not stop.is_set():
+        wake.wait(_CURATE_IDLE_S)
+        wake.clear()
+        if not lock.acquire():
+            stop.wait(_CURATE_IDLE_S)
+            continue
+        try:
+            did = curator.step(time.time_ns() // 1_000_000)
+        except sqlite3.OperationalError as error:
+            log.error("nothing is grouped or asked for: %s; trying again", error)  # noqa: TRY400
+            stop.wait(_CURATE_IDLE_S)
+            continue
+        if any(did):
+            log.debug("grouped %d, asked for %d, asked again for %d", did.grouped, did.wanted, did.resent)
+        if did.more:
+            wake.set()
+        else:
+            stop.wait(_CURATE_PAUSE_S)  # so that one transaction groups what several have committed
+
+
+def _thread(work: Callable[[], None], *, failed: threading.Event, stop: threading.Event) -> threading.Thread:
+    def guarded() -> None:
+        try:
+            work()
+        except BaseException:
+            log.exception("%s failed", work.__name__)
+            failed.set()
+            stop.set()
+
+    thread = threading.Thread(target=guarded, name=work.__name__)
+    thread.start()
+    return thread
+
+
+def beside(database: Path, what: str) -> Path:
+    """Return the name of a lock file of this database."""
+    return database.with_name(f"{database.name}.{what}.lock")
+
+
+class ProcessSlot:
+    """The number of this process among those of one database, 0 upwards, and the MQTT client id made of it.
+
+    The id of a killed process is taken up by its successor, who so inherits its session: no session is left behind to
+    which the broker would go on giving a share of the messages.
+    """
+
+    def __init__(self, database: Path) -> None:
+        for number in range(MAX_PROCESSES):
+            self._lock = FileLock(beside(database, f"serve-{number}"))
+            if self._lock.acquire():
+                host = "".join(c for c in socket.gethostname() if c.isalnum() or c == "-")[:40]
+                place = hashlib.sha256(str(database.resolve()).encode()).hexdigest()[:8]
+                self.client_id = f"weakspot-hub-{host}-{place}-{number}"
+                return
+        msg = f"{MAX_PROCESSES} processes already serve {database}"
+        raise UnusableError(msg)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()

@@ -1,0 +1,241 @@
+"""The hub's database: one SQLite file, several processes. Outside the `store` modules no SQL stands.
+
+Laws:
+
+1. What a method that writes has returned from is on disk: WAL with `synchronous = FULL`.
+2. Every write is one `BEGIN IMMEDIATE` transaction: several processes may use one file.
+
+A `Store` belongs to the thread that opened it; each thread opens its own.
+"""
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final, Self
+from urllib.parse import quote
+
+from edge.contract.errors import UnusableError
+from hub import store_batches, store_check, store_groups, store_ingest, store_status
+from hub.migrations import APPLICATION_ID, migrate
+from hub.store_ingest import Arrival, Outcome
+from hub.store_rows import BatchMember, BatchRow, FindingRow, FrameState, GroupAssignment, LeaderRow
+from hub.store_status import HubStatus
+from hub.wants import DeviceSpend, OpenFinding, Overdue
+
+__all__ = ["BatchMember", "BatchRow", "FindingRow", "FrameState", "GroupAssignment", "LeaderRow", "Store"]
+
+BUSY_TIMEOUT_S: Final = 30.0
+_BUSY_PAUSE_S: Final = 0.01
+PRAGMAS: Final = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+)
+
+
+def open_connection(path: Path, *, create: bool) -> sqlite3.Connection:
+    """Open the file with the hub's pragmas, without looking at its tables. Raises `UnusableError`."""
+    if not create and not path.is_file():
+        msg = f"there is no database {path}: `hub serve` makes it"
+        raise UnusableError(msg)
+    try:
+        connection = sqlite3.connect(
+            f"file:{quote(str(path.absolute()))}?mode={'rwc' if create else 'rw'}",
+            uri=True,
+            timeout=BUSY_TIMEOUT_S,
+            isolation_level=None,
+        )
+    except sqlite3.Error as error:
+        msg = f"cannot open the database {path}: {error}"
+        raise UnusableError(msg) from error
+    try:
+        _insist(lambda: _prepare(connection, path))
+    except sqlite3.Error as error:
+        connection.close()
+        msg = f"cannot use the database {path}: {error}"
+        raise UnusableError(msg) from error
+    except UnusableError:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    _require_ours(connection, path)
+    for pragma in PRAGMAS:
+        connection.execute(pragma)
+
+
+def _insist(work: Callable[[], None]) -> None:
+    """Repeat while another process makes the file: SQLite does not wait by itself where it changes the journal mode."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            return work()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(_BUSY_PAUSE_S)
+
+
+def _require_ours(connection: sqlite3.Connection, path: Path) -> None:
+    # In this order: another process that is just making the file sets the id before its first table.
+    has_tables = connection.execute("SELECT EXISTS (SELECT 1 FROM sqlite_schema)").fetchone()[0]
+    application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+    if application_id == APPLICATION_ID:
+        return
+    if application_id or has_tables:
+        msg = f"{path} is a database, but not one of weakspot's"
+        raise UnusableError(msg)
+    connection.execute("PRAGMA page_size = 8192")
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+
+class Store:
+    """An open database. Use as a context manager."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    @classmethod
+    def open(cls, path: Path | str, *, create: bool = True) -> Self:
+        """Open and migrate. Raises `UnusableError` when it is missing (without `create`), unreadable or not ours."""
+        connection = open_connection(Path(path), create=create)
+        try:
+            _insist(lambda: migrate(connection))
+        except sqlite3.Error as error:
+            connection.close()
+            msg = f"cannot use the database {path}: {error}"
+            raise UnusableError(msg) from error
+        except UnusableError:
+            connection.close()
+            raise
+        return cls(connection)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; what was written is safe without this."""
+        self._connection.close()
+
+    # Ingest
+
+    def commit(self, arrivals: Sequence[Arrival], *, now_ms: int) -> list[Outcome]:
+        """Store messages in one transaction; return, in order, what may be acknowledged. Raises `sqlite3.Error`."""
+        return store_ingest.commit(self._connection, arrivals, now_ms=now_ms)
+
+    # Near-duplicate groups
+
+    def ungrouped(self, limit: int = 1000) -> list[FindingRow]:
+        """Return findings without a group, in the order in which they were committed."""
+        return store_groups.ungrouped(self._connection, limit)
+
+    def leaders(self) -> Iterator[LeaderRow]:
+        """Yield the leaders of all groups, in order of group."""
+        return store_groups.leaders_after(self._connection, 0)
+
+    def leaders_after(self, group_id: int) -> Iterator[LeaderRow]:
+        """Yield the leaders of the groups above `group_id`, in order of group: what an index has not seen yet."""
+        return store_groups.leaders_after(self._connection, group_id)
+
+    def assign_groups(self, assignments: Sequence[GroupAssignment]) -> None:
+        """Group findings, all or none. The caller numbers new groups on from the highest leader it has read.
+
+        Raises `StaleError` when another process was faster: read the leaders again and repeat.
+        """
+        store_groups.assign_groups(self._connection, assignments)
+
+    def group_sizes(self, group_ids: Iterable[int]) -> dict[int, int]:
+        """Return how many findings each group counts."""
+        return store_groups.group_sizes(self._connection, group_ids)
+
+    # Wants
+
+    def open_findings(self, limit_per_device: int) -> list[OpenFinding]:
+        """Return what the wants rule may ask for: of every device the most severe, and of its `control`."""
+        return store_groups.open_findings(self._connection, limit_per_device)
+
+    def spent_since(self, since_ms: int) -> Mapping[tuple[str, str], DeviceSpend]:
+        """Return what was asked of each `(site, device)` since then."""
+        return store_groups.spent_since(self._connection, since_ms)
+
+    def mark_wanted(self, event_ids: Sequence[str], *, now_ms: int) -> None:
+        """Record that these frames are asked for."""
+        store_groups.mark_wanted(self._connection, event_ids, now_ms=now_ms)
+
+    def close_wants(self, event_ids: Sequence[str]) -> None:
+        """Record that these frames will not be asked for."""
+        store_groups.close_wants(self._connection, event_ids)
+
+    def overdue_wants(self, *, asked_before_ms: int, alive_since_ms: int, limit_per_device: int) -> list[Overdue]:
+        """Return unanswered wants of devices that are online or were heard since `alive_since_ms`."""
+        return store_groups.overdue_wants(
+            self._connection, asked_before_ms=asked_before_ms, alive_since_ms=alive_since_ms, limit=limit_per_device
+        )
+
+    def mark_asked(self, event_ids: Sequence[str], *, now_ms: int) -> None:
+        """Record that these wants were sent again."""
+        store_groups.mark_asked(self._connection, event_ids, now_ms=now_ms)
+
+    def give_up(self, *, wanted_before_ms: int, parts_before_ms: int) -> int:
+        """Call frames gone that never came, and delete parts that were never completed; return how many wants."""
+        store_groups.prune_parts(self._connection, received_before_ms=parts_before_ms)
+        return store_groups.give_up_wants(self._connection, wanted_before_ms=wanted_before_ms)
+
+    # Findings, frames and batches
+
+    def finding(self, event_id: str) -> FindingRow:
+        """Return one finding. Raises `UnusableError` when there is none."""
+        return store_batches.finding(self._connection, event_id)
+
+    def frame(self, event_id: str) -> bytes:
+        """Return the JPEG of a finding. Raises `UnusableError` when it is not here."""
+        return store_batches.frame(self._connection, event_id)
+
+    def candidates(self) -> list[FindingRow]:
+        """Return one finding of every group that has a frame here and no member in a batch.
+
+        It is the group's leader, or, when the leader's frame is not here, the most severe member whose frame is.
+        """
+        return store_batches.candidates(self._connection)
+
+    def freeze_batch(
+        self, members: Sequence[BatchMember], *, now_ms: int, title: str, weak_spot: str = "", model: str = ""
+    ) -> int:
+        """Freeze a batch, in order of rank, and return its number.
+
+        Raises `UnusableError`, and stores nothing, when a frame is not here or a group is already in a batch.
+        """
+        batch = BatchRow(id=0, created_at_ms=now_ms, size=0, title=title, weak_spot=weak_spot, model=model)
+        return store_batches.freeze_batch(self._connection, members, batch)
+
+    def batches(self) -> list[BatchRow]:
+        """Return every batch, oldest first."""
+        return store_batches.batches(self._connection)
+
+    def batch(self, batch_id: int) -> BatchRow:
+        """Return one batch. Raises `UnusableError` when there is none."""
+        return store_batches.batch(self._connection, batch_id)
+
+    def batch_members(self, batch_id: int) -> list[BatchMember]:
+        """Return the members of a batch in order of rank."""
+        return store_batches.batch_members(self._connection, batch_id)
+
+    # Looking at it
+
+    def status(self, *, now_ms: int) -> HubStatus:
+        """Return what is here, counted."""
+        return store_status.hub_status(self._connection, now_ms=now_ms)
+
+    def violations(self) -> Iterator[str]:
+        """Yield one sentence for every law that does not hold. Reads everything."""
+        return store_check.violations(self._connection)
+
+    def frame_count(self) -> int:
+        """Return how many frames are here."""
+        return store_check.frames_checked(self._connection)

@@ -1,0 +1,192 @@
+"""The rows of the hub's database as frozen values, and how a row becomes one."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.contract.samples import Finding, Reason, Xyxy
+
+Features = NDArray[np.int8]
+_finding_decoder = msgspec.json.Decoder(Finding)
+
+
+class FrameState(StrEnum):
+    """Where the JPEG of a finding is.
+
+    `held`: on the device. `wanted`: asked for. `present`: here. `gone`: the device no longer has it. `refused`: it came
+    and was not what the finding had announced.
+    """
+
+    HELD = "held"
+    WANTED = "wanted"
+    PRESENT = "present"
+    GONE = "gone"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class FindingRow:
+    """One committed finding.
+
+    Attributes:
+        region: `xyxy` pixels of the original frame.
+        crop_hash: 32 bytes, as `frame_hash`.
+        features: `[n]` int8, L2-normalised times 127; n may be 0.
+        group_id: its near-duplicate group; None until the curator has seen it.
+        header: the JSON as it came.
+    """
+
+    event_id: str
+    site: str
+    device: str
+    camera: str
+    reason: Reason
+    severity: float
+    label: str
+    captured_at_ms: int
+    region: Xyxy
+    width: int
+    height: int
+    crop_hash: bytes = field(repr=False)
+    frame_hash: bytes = field(repr=False)
+    features: Features = field(repr=False, compare=False)
+    model: str
+    frame_state: FrameState
+    group_id: int | None
+    header: bytes = field(repr=False)
+
+    def finding(self) -> Finding:
+        """Decode the stored header: boxes, witnesses, tags, light."""
+        return _finding_decoder.decode(self.header)
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderRow:
+    """The first finding of a near-duplicate group: what later ones are compared with.
+
+    `last_at_ms`: when the newest member was captured.
+    """
+
+    group_id: int
+    event_id: str
+    site: str
+    device: str
+    camera: str
+    label: str
+    captured_at_ms: int
+    last_at_ms: int
+    region: Xyxy
+    width: int
+    height: int
+    crop_hash: bytes = field(repr=False)
+    frame_hash: bytes = field(repr=False)
+    features: Features = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupAssignment:
+    """`event_id` joins `group_id`; with `new`, it founds that group as its leader."""
+
+    event_id: str
+    group_id: int
+    new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BatchMember:
+    """One image of a batch. `rank` is not here: it is the place in the list, from 1.
+
+    Attributes:
+        why: one phrase for the annotator's engineer: why this image was chosen.
+        gain: what it added to the selection's objective.
+    """
+
+    event_id: str
+    group_id: int
+    why: str
+    gain: float
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRow:
+    """One frozen batch. `weak_spot` is empty when the batch was not made for a named one."""
+
+    id: int
+    created_at_ms: int
+    size: int
+    title: str
+    weak_spot: str
+    model: str
+
+
+FINDING_COLUMNS: Final = (
+    "event_id, site, device, camera, reason, severity, label, captured_at_ms, x1, y1, x2, y2, width, height,"
+    " crop_hash, frame_hash, features, model, frame_state, group_id, header"
+)
+LEADER_COLUMNS: Final = (
+    "g.id, f.event_id, f.site, f.device, f.camera, f.label, f.captured_at_ms, g.last_at_ms, f.x1, f.y1, f.x2, f.y2,"
+    " f.width, f.height, f.crop_hash, f.frame_hash, f.features"
+)
+
+
+def finding_row(row: tuple[Any, ...]) -> FindingRow:
+    """Build the value from a row of `FINDING_COLUMNS`."""
+    return FindingRow(
+        event_id=row[0],
+        site=row[1],
+        device=row[2],
+        camera=row[3],
+        reason=Reason(row[4]),
+        severity=row[5],
+        label=row[6],
+        captured_at_ms=row[7],
+        region=(row[8], row[9], row[10], row[11]),
+        width=row[12],
+        height=row[13],
+        crop_hash=row[14],
+        frame_hash=row[15],
+        features=np.frombuffer(row[16], np.int8),
+        model=row[17],
+        frame_state=FrameState(row[18]),
+        group_id=row[19],
+        header=row[20],
+    )
+
+
+def leader_row(row: tuple[Any, ...]) -> LeaderRow:
+    """Build the value from a row of `LEADER_COLUMNS`."""
+    return LeaderRow(
+        group_id=row[0],
+        event_id=row[1],
+        site=row[2],
+        device=row[3],
+        camera=row[4],
+        label=row[5],
+        captured_at_ms=row[6],
+        last_at_ms=row[7],
+        region=(row[8], row[9], row[10], row[11]),
+        width=row[12],
+        height=row[13],
+        crop_hash=row[14],
+        frame_hash=row[15],
+        features=np.frombuffer(row[16], np.int8),
+    )
+
+
+@contextmanager
+def immediate(connection: sqlite3.Connection) -> Iterator[None]:
+    """One write transaction: committed at the end, rolled back on any exception."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")

@@ -1,0 +1,126 @@
+"""SQL of `hub status`: what is in the database, counted."""
+
+import sqlite3
+from typing import Final
+
+import msgspec
+
+from edge.contract.status import Heartbeat, State
+
+
+class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One device as the hub last heard of it. Ages are left to the reader: times are UTC milliseconds.
+
+    `frames` (looked at), `unsent`, `dropped` and `bytes_up` are the device's own words, of its last heartbeat.
+    """
+
+    site: str
+    device: str
+    online: bool
+    model: str
+    version: str
+    heartbeat_at_ms: int | None
+    cameras: int
+    cameras_running: int
+    frames: int
+    bytes_up: int
+    unsent: int
+    dropped: int
+    findings: int
+    frames_present: int
+
+
+class HubStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything `hub status` prints. `frames` counts findings by the state of their frame.
+
+    `frame_bytes`: of the frames here. `finding_frame_bytes`: of every finding's frame, wherever it is.
+    """
+
+    at_ms: int
+    devices: list[DeviceStatus]
+    findings: dict[str, int]
+    frames: dict[str, int]
+    frame_bytes: int
+    finding_frame_bytes: int
+    groups: int
+    ungrouped: int
+    refused: dict[str, int]
+    batches: int
+    batched_images: int
+
+
+CAMERA_SILENT_S: Final = 30.0
+_state_decoder = msgspec.json.Decoder(State)
+_heartbeat_decoder = msgspec.json.Decoder(Heartbeat)
+
+
+def hub_status(connection: sqlite3.Connection, *, now_ms: int) -> HubStatus:
+    """Count in one read transaction."""
+    connection.execute("BEGIN")
+    try:
+        return HubStatus(
+            at_ms=now_ms,
+            devices=_devices(connection),
+            findings=_counts(connection, "SELECT reason, count(*) FROM finding GROUP BY reason ORDER BY reason"),
+            frames=_counts(connection, "SELECT frame_state, count(*) FROM finding GROUP BY frame_state"),
+            frame_bytes=_number(connection, "SELECT sum(frame_bytes) FROM finding WHERE frame_state = 'present'"),
+            finding_frame_bytes=_number(connection, "SELECT sum(frame_bytes) FROM finding"),
+            groups=_number(connection, "SELECT count(*) FROM near_duplicate_group"),
+            ungrouped=_number(connection, "SELECT count(*) FROM finding WHERE group_id IS NULL"),
+            refused=_counts(connection, "SELECT substr(name, 9), value FROM counter WHERE name LIKE 'refused.%'"),
+            batches=_number(connection, "SELECT count(*) FROM batch"),
+            batched_images=_number(connection, "SELECT count(*) FROM batch_member"),
+        )
+    finally:
+        connection.execute("COMMIT")
+
+
+def _devices(connection: sqlite3.Connection) -> list[DeviceStatus]:
+    rows = connection.execute(
+        "SELECT d.site, d.device, d.online, d.state, d.heartbeat, d.heartbeat_at_ms, coalesce(f.findings, 0),"
+        " coalesce(f.present, 0) FROM device d LEFT JOIN"
+        " (SELECT site, device, count(*) AS findings, sum(frame_state = 'present') AS present"
+        "  FROM finding GROUP BY site, device) f USING (site, device) ORDER BY d.site, d.device"
+    )
+    return [_device(*row) for row in rows]
+
+
+def _device(
+    site: str,
+    device: str,
+    online: int,
+    state_json: bytes | None,
+    heartbeat_json: bytes | None,
+    heartbeat_at_ms: int | None,
+    findings: int,
+    present: int,
+) -> DeviceStatus:
+    state = _state_decoder.decode(state_json) if state_json is not None else None
+    heartbeat = _heartbeat_decoder.decode(heartbeat_json) if heartbeat_json is not None else None
+    cameras = heartbeat.cameras if heartbeat is not None else ()
+    return DeviceStatus(
+        site=site,
+        device=device,
+        online=bool(online),
+        model=state.model if state is not None else "",
+        version=state.version if state is not None else "",
+        heartbeat_at_ms=heartbeat_at_ms,
+        cameras=len(cameras),
+        cameras_running=sum(
+            camera.frame_age_s is not None and camera.frame_age_s < CAMERA_SILENT_S for camera in cameras
+        ),
+        frames=sum(camera.frames for camera in cameras),
+        bytes_up=heartbeat.bytes_up if heartbeat is not None else 0,
+        unsent=heartbeat.spool.unsent if heartbeat is not None else 0,
+        dropped=sum(heartbeat.dropped.values()) if heartbeat is not None else 0,
+        findings=findings,
+        frames_present=present,
+    )
+
+
+def _counts(connection: sqlite3.Connection, query: str) -> dict[str, int]:
+    return dict(connection.execute(query).fetchall())
+
+
+def _number(connection: sqlite3.Connection, query: str) -> int:
+    return connection.execute(query).fetchone()[0] or 0

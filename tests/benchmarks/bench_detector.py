@@ -1,0 +1,66 @@
+"""The detector's cost beyond the bare `infer()`, on 1080p frames, on each runtime that is installed."""
+
+import statistics
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edge.detector.detector import Detector, open_detector
+from edge.detector.letterbox import Letterbox
+from edge.detector.runtime import AUTO_ORDER, installed_runtimes
+
+CLIP = Path(__file__).parents[2] / "deploy" / "demo" / "street.mp4"
+SIZES = ((320, 320), (320, 192))
+FRAMES = 20
+ROUNDS = 6
+
+
+def main() -> None:
+    frames = full_hd_frames()
+    print(f"Detector on {FRAMES} frames of the bundled clip enlarged to 1920x1080, starter model, scores from .05,")
+    print(f"all cores, median ms; a bare infer() and a whole detect() take turns, {ROUNDS} rounds")
+    print(
+        f"{'input':>9} {'runtime':<12} {'letterbox':>9} {'infer':>7} {'head':>6} {'bare':>7} {'detect':>7} {'beyond':>7}"
+    )
+    for size in SIZES:
+        for runtime in AUTO_ORDER:
+            if runtime not in installed_runtimes():
+                print(f"{size[0]:>5}x{size[1]} {runtime}: not installed")
+                continue
+            measure(open_detector(runtime=runtime, input_size=size), frames)
+    print("beyond: (letterbox + head) over a bare infer(); the aim is at most 15 %")
+
+
+def full_hd_frames() -> list[np.ndarray]:
+    capture = cv2.VideoCapture(str(CLIP))
+    frames = [cv2.resize(capture.read()[1], (1920, 1080)) for _ in range(FRAMES)]
+    capture.release()
+    return frames
+
+
+def measure(detector: Detector, frames: list[np.ndarray]) -> None:
+    """Print one row."""
+    tensor = Letterbox(detector.card.input, input_size=detector.input_size)(frames[0])[0]
+    steps, bare, whole = [], [], []
+    for _ in range(ROUNDS):
+        for _ in frames:
+            start = time.perf_counter()
+            detector.runtime.infer(tensor)
+            bare.append((time.perf_counter() - start) * 1e3)
+        for frame in frames:
+            start = time.perf_counter()
+            steps.append(detector.detect(frame).timings_ms)
+            whole.append((time.perf_counter() - start) * 1e3)
+    letterbox, infer, head = (statistics.median(column) for column in zip(*steps, strict=True))
+    alone, together = statistics.median(bare), statistics.median(whole)
+    width, height = detector.input_size
+    print(
+        f"{width:>5}x{height} {detector.runtime_name:<12} {letterbox:9.2f} {infer:7.2f} {head:6.2f} {alone:7.2f}"
+        f" {together:7.2f} {(letterbox + head) / alone:7.1%}"
+    )
+
+
+if __name__ == "__main__":
+    main()
