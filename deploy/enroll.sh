@@ -4,7 +4,8 @@
 # Laws:
 # 1. The folder of a fleet is the truth: a device is enrolled while FLEET/devices/SITE/DEVICE is there, and the broker's
 #    list is written anew from those folders, never edited.
-# 2. Nothing that exists is overwritten. What is new is made beside its place and moved there last.
+# 2. No key, no certificate and no configuration that exists is overwritten. What is new is made beside its place and
+#    moved there last; a run that was cut off is repeated.
 # 3. A private key is readable by its owner alone.
 set -eu
 umask 077
@@ -160,8 +161,8 @@ init() {
     names="$names${names:+, }$(alt_name "$2")"
     shift 2
   done
-  mkdir -p "$fleet/broker" "$fleet/hub" "$fleet/devices"
   [ -f "$fleet/broker/broker.key" ] || [ -n "$hosts" ] || die 'say under which name the broker is reached: --broker HOST'
+  mkdir -p "$fleet/broker" "$fleet/hub" "$fleet/devices"
   make_authority "$fleet/ca" 'weakspot fleet'
   make_authority "$fleet/hub-ca" 'weakspot hubs'
   if [ ! -f "$fleet/broker/broker.key" ]; then
@@ -174,7 +175,7 @@ init() {
   cp "$fleet/ca/ca.crt" "$fleet/broker/ca.crt"
   cp "$fleet/ca/ca.crt" "$fleet/hub/ca.crt"
   cp "$fleet/hub-ca/ca.crt" "$fleet/broker/hub-ca.crt"
-  cp "$here/mosquitto/weakspot.conf" "$fleet/broker/weakspot.conf"
+  [ -f "$fleet/broker/weakspot.conf" ] || cp "$here/mosquitto/weakspot.conf" "$fleet/broker/weakspot.conf"
   write_access_list
   echo "$fleet/broker is for the broker, $fleet/hub for the hub; next: enroll.sh device $fleet SITE DEVICE"
 }
@@ -296,10 +297,12 @@ list() {
   done
 }
 
+for argument; do
+  case $argument in -h | --help) usage && exit 0 ;; esac
+done
 command -v openssl >/dev/null || die 'openssl is not installed'
 case ${1:-} in
   init | device | revoke | list) "$@" ;;
-  -h | --help) usage ;;
   '') usage >&2 && exit 2 ;;
   *) die "unknown command '$1'; \`enroll.sh --help\` shows how" ;;
 esac

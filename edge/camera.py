@@ -97,6 +97,7 @@ class Camera:
         self._memory: mmap.mmap | None = None
         self._size = (0, 0)
         self._shot: Shot | None = None
+        self._last: Shot | None = None
         self._taken = -1
         self._seen_s: float | None = None
         self._stopping = threading.Event()
@@ -199,7 +200,7 @@ class Camera:
     def _see(self, shot: Shot) -> None:
         self._seen_s = time.monotonic()
         with self._lock:
-            self._shot = shot
+            self._shot = self._last = shot
         self.state = CameraState.RUNNING
         self._on_frame()
 
@@ -208,14 +209,12 @@ class Camera:
             memory = mmap.mmap(fd, SLOTS * slot_bytes(buffer.width, buffer.height), prot=mmap.PROT_READ)
         finally:
             os.close(fd)
-        with self._lock:
-            if self._memory is not None:
-                self._memory.close()
+        with self._lock:  # the old memory goes with its last reader
             self._memory, self._size, self._shot = memory, (buffer.width, buffer.height), None
 
     def _order(self) -> Order:
         kind = source_kind(self._config.source)
-        last = self._shot
+        last = self._last
         live_s = time.monotonic() - self._begun_s
         return Order(
             source=self._config.source,

@@ -1,4 +1,4 @@
-"""The capture process of one camera: `python -m edge.capture FD`. It owns the vendor's decoder, which may hang or crash.
+"""The capture process of one camera: `python -m edge.capture FD`. It owns the vendor's decoder, which may hang or die.
 
 What crosses the socket FD (one message a packet): in comes one `Order`; out go a `Buffer` with the file descriptor of
 the shared pictures whenever their size changes, a `Shot` for each picture, `Alive` at least once a second while the

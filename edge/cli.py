@@ -105,6 +105,57 @@ def detect(
         raise typer.Exit(2)
 
 
+@app.command()
+def replay(
+    video: Annotated[Path, typer.Argument(help="A recording: MP4, AVI, MKV ...")],
+    out: Annotated[Path, typer.Option(help="Folder for detections.jsonl and findings.jsonl.", show_default=False)],
+    input_size: InputSize = None,
+    score_threshold: ScoreThreshold = None,
+    model: ModelPath = None,
+    runtime: RuntimeName = "auto",
+    draw: Annotated[bool, typer.Option("--draw", help="Also write a picture of each finding to OUT/frames.")] = False,
+    control_per_hour: Annotated[
+        float, typer.Option(min=0.0, help="Frames drawn at random an hour of the recording.")
+    ] = 4.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
+) -> None:
+    """Run the camera pipeline over a recording, faster than real time and without a broker.
+
+    Shows what `edge run` would mine:  edge replay street.mp4 --out found --draw
+
+    detections.jsonl has a line a frame with all boxes from score 0.05 up. findings.jsonl has a line a finding, written
+    as soon as its miner is sure; quotas do not apply. The same input gives the same files.
+    """
+    import msgspec
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from edge.config import MiningConfig
+    from edge.detector.detector import open_detector
+    from edge.detector.opening import parse_size
+    from edge.replay import count_frames, summary_lines
+    from edge.replay import replay as replay_video
+
+    claimed = count_frames(video)
+    detector = open_detector(model, runtime=runtime, input_size=parse_size(input_size) if input_size else None)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(video.name, total=claimed or None)
+        report = replay_video(
+            video,
+            out,
+            detector=detector,
+            score_threshold=detector.score_threshold if score_threshold is None else score_threshold,
+            mining=MiningConfig(control_per_hour=control_per_hour),
+            draw=draw,
+            on_frame=lambda done: progress.update(task, completed=done),
+        )
+    if as_json:
+        totals = {"frames": report.frames, "seconds": round(report.seconds, 3), "findings": dict(report.findings)}
+        print(msgspec.json.encode(totals).decode())
+    else:
+        print("\n".join([*summary_lines(report), f"written to {out}"]))
+
+
 @model_app.command("check")
 def model_check(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="An ONNX file, or a folder with a model.json.")],
@@ -144,6 +195,76 @@ def model_check(
             print(f"agreement {report.agreement:.0%} of the best boxes are the same on both runtimes")
     if not report.agrees:
         raise typer.Exit(1)
+
+
+ConfigPath = Annotated[Path, typer.Option("--config", metavar="FILE", help="The device's configuration, an edge.toml.")]
+
+
+@app.command()
+def run(
+    config: ConfigPath = Path("edge.toml"),
+    exit_at_end: Annotated[
+        bool,
+        typer.Option(
+            "--exit-at-end", help="For recordings: end once every camera's file is played and the hub wants no more."
+        ),
+    ] = False,
+) -> None:
+    """Run the device: capture, detect, mine, and hand the findings to the hub.
+
+    Needs neither the broker nor a camera to be there at the start: it waits for both, and keeps findings on the disk
+    meanwhile. SIGTERM and Ctrl-C write what is in hand to the disk and end it with status 0.
+    """
+    import logging
+    import os
+    import signal
+    import threading
+
+    from edge.config import read_config
+    from edge.daemon import run as run_daemon
+    from edge.health import notify
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    settings = read_config(config)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    systemd = os.environ.get("NOTIFY_SOCKET")
+    run_daemon(settings, stop=stop, exit_at_end=exit_at_end, tell=lambda message: notify(systemd, message))
+
+
+@app.command()
+def check(config: ConfigPath = Path("edge.toml")) -> None:
+    """Prove that the device can work: model, cameras, the samples on its disk, broker; a line each.
+
+    Exit status: 0 all is well, 1 a sample on the disk is broken, 2 something cannot be used or does not answer.
+    """
+    from edge.check import Outcome, check_device
+    from edge.config import read_config
+
+    settings = read_config(config)
+    print(f"config: good: {config}")
+    worst = Outcome.GOOD
+    for verdict in check_device(settings):
+        line = f"{verdict.name}: {verdict.outcome.name.lower()}: {verdict.text}"
+        print(line, file=sys.stdout if verdict.outcome is Outcome.GOOD else sys.stderr, flush=True)
+        worst = max(worst, verdict.outcome)
+    raise typer.Exit(int(worst))
+
+
+@app.command()
+def status(
+    config: ConfigPath = Path("edge.toml"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say what the device does and has on its disk, whether the daemon runs or not."""
+    import msgspec
+
+    from edge.check import report_device, status_lines
+    from edge.config import read_config
+
+    report = report_device(read_config(config))
+    print(msgspec.json.encode(report).decode() if as_json else "\n".join(status_lines(report)))
 
 
 def main() -> None:

@@ -94,7 +94,7 @@ class Publisher:
         faults: what went wrong on the way, by kind; not drops.
         bytes_up: payload bytes handed to the network since the start.
         connected: whether the broker has accepted this device.
-        heard_s: monotonic time of the hub's last word, or None.
+        active_s: when a sample was last sent or spoken of by the hub, on the clock given.
 
     Raises `UnusableError` when the certificates or the password cannot be read.
     """
@@ -112,7 +112,7 @@ class Publisher:
         self.faults: Counter[str] = Counter()
         self.bytes_up = 0
         self.connected = False
-        self.heard_s: float | None = None
+        self.active_s = clock()
         self._config = config
         self._spool = spool
         self._identity = identity
@@ -248,7 +248,7 @@ class Publisher:
             _log.warning("a message of the hub could not be followed: %s", error)
             self.faults["spool_error"] += 1
             return
-        self.heard_s = self._clock()
+        self.active_s = self._clock()
         self._link.settle(message)
 
     def _take_ack(self, ack: Ack) -> None:
@@ -348,6 +348,7 @@ class Publisher:
     def _send_part_of(self, event_id: str, kind: Kind, payload: bytes) -> None:
         sent = self._session.sent[event_id]
         sent.unconfirmed += 1
+        self.active_s = self._clock()
         self._session.owners[self._publish(kind, payload, event_id=event_id)] = sent
 
     def _publish(

@@ -1,12 +1,8 @@
-"""Token buckets, one a camera and reason. A rule: values and `now` come in, nothing is opened.
+"""Token buckets, one a camera and reason. A rule: values and `now_s` come in, nothing is opened or counted.
 
-Laws:
-
-1. In any span of `t` seconds at most `burst + per_hour / 3600 * t` samples of one camera and reason are admitted.
-2. Every refusal is counted, under `quota_REASON`.
+Law: in any span of `t` seconds at most `burst + per_hour / 3600 * t` samples of one camera and reason are admitted.
 """
 
-from collections import Counter
 from dataclasses import dataclass, field
 
 from edge.config import QuotaConfig
@@ -18,7 +14,6 @@ class Quota:
     """The buckets of one device. `now_s` never runs backwards for one camera; where it does, no time has passed."""
 
     config: QuotaConfig
-    refused: Counter[str] = field(default_factory=Counter)
     _buckets: dict[tuple[str, Reason], tuple[float, float]] = field(default_factory=dict)
 
     def admit(self, camera: str, reason: Reason, *, now_s: float) -> bool:
@@ -29,6 +24,4 @@ class Quota:
         tokens = min(burst, tokens + rate * max(0.0, now_s - filled_s))
         admitted = tokens >= 1.0
         self._buckets[camera, reason] = (tokens - admitted, max(now_s, filled_s))
-        if not admitted:
-            self.refused[f"quota_{reason}"] += 1
         return admitted

@@ -5,6 +5,7 @@ Law: the same recording, model and settings give the same two files, byte for by
 Time is the recording's own: frame number over its frame rate. Quotas do not apply: every finding is written.
 """
 
+import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -72,6 +73,8 @@ def replay(
     started = time.perf_counter()
     try:
         out.mkdir(parents=True, exist_ok=True)
+        for stale in (out / "frames").glob("[0-9]*-*-*.jpg"):
+            stale.unlink()
         with (out / "detections.jsonl").open("wb") as detections, (out / "findings.jsonl").open("wb") as findings:
 
             def write(mined: list[Mined]) -> None:
@@ -102,6 +105,17 @@ def replay(
         msg = f"{video} has no frame that can be decoded"
         raise UnusableError(msg)
     return report
+
+
+def summary_lines(report: ReplayReport) -> list[str]:
+    """Return what `edge replay` prints at the end."""
+    found = ", ".join(f"{reason} {count}" for reason, count in sorted(report.findings.items())) or "none"
+    spent = ", ".join(f"{stage} {statistics.median(ms):.2f}" for stage, ms in report.stage_ms.items())
+    return [
+        f"{report.frames} frames in {report.seconds:.1f} s, {report.frames / report.seconds:.0f} a second",
+        f"findings: {found}",
+        f"median ms a frame: {spent}",
+    ]
 
 
 def count_frames(video: Path) -> int:

@@ -5,6 +5,7 @@ Exit status: 0 done, 1 the answer is no, 2 it could not be done.
 
 import logging
 import signal
+import sqlite3
 import sys
 import threading
 import time
@@ -51,6 +52,9 @@ def main() -> None:
     except WeakspotError as error:
         print(f"hub: {error}", file=sys.stderr)
         sys.exit(2)
+    except sqlite3.Error as error:
+        print(f"hub: the database cannot be used: {error}; `hub check` may say more", file=sys.stderr)
+        sys.exit(2)
 
 
 @app.command(help=_SERVE_HELP)
@@ -83,6 +87,26 @@ def status(
     with Store.open(find_database(config=config, database=database), create=False) as store:
         counted = store.status(now_ms=time.time_ns() // 1_000_000)
     print(msgspec.json.encode(counted).decode() if json else "\n".join(status_lines(counted)))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for all that the demo writes; an earlier demo is replaced.")] = Path(
+        "demo-out"
+    ),
+    upload: Annotated[str, typer.Option(help="`want` sends frames on the hub's want, `all` sends every one.")] = "want",
+    size: Annotated[int, typer.Option(min=1, help="Images in the batch.")] = 50,
+) -> None:
+    """Run the whole loop on this machine: a broker, a hub and three simulated cameras. Ends with a batch on disk.
+
+    The cameras play a bundled street clip: as it is, in the dark, and with a noisy sensor. The programs are the real
+    ones, `edge run` and `hub serve`, over a real MQTT broker: the system's mosquitto, else the `iotcore` wheel.
+    """
+    from rich.console import Console
+
+    from hub.demo.show import run_demo
+
+    run_demo(out, upload=upload, size=size, console=Console())
 
 
 @app.command()

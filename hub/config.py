@@ -46,6 +46,7 @@ linger_ms = 10
 bytes_per_day_per_device = 50000000
 control_share = 0.1         # of those bytes, for control frames
 outstanding_per_device = 50
+pool = 100                  # frames here that are in no batch
 resend_s = 60               # an unanswered want is sent again
 max_age_h = 72              # then a frame is asked for no more
 """
@@ -105,6 +106,8 @@ class WantsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         bytes_per_day_per_device: the most bytes of frames asked of one device within 24 hours; 0 asks for none.
         control_share: the part of them, 0..1, set aside for `control` frames.
         outstanding_per_device: the most frames of one device under way at once.
+        pool: the most frames kept here that are in no batch, `control` aside. The fuller it is, the more severe a finding
+            must be. Two batches' worth lets a batch be chosen well; a large number asks for every new group's frame.
         resend_s: a want that was not answered for so long is sent again while the device is alive.
         max_age_h: hours after which a finding's frame is no longer asked for, and an unanswered want is given up.
     """
@@ -112,6 +115,7 @@ class WantsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     bytes_per_day_per_device: Annotated[int, msgspec.Meta(ge=0)] = 50_000_000
     control_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
     outstanding_per_device: Count = 50
+    pool: Count = 100
     resend_s: Positive = 60.0
     max_age_h: Positive = 72.0
 
@@ -121,6 +125,7 @@ class WantsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             bytes_per_day_per_device=self.bytes_per_day_per_device,
             control_share=self.control_share,
             outstanding_per_device=self.outstanding_per_device,
+            pool=self.pool,
             max_age_ms=int(self.max_age_h * HOUR_MS),
         )
 

@@ -106,7 +106,13 @@ class Curator:
         open_findings = self._store.open_findings(10 * self._wants.outstanding_per_device)
         if not open_findings:
             return 0
-        choice = choose(open_findings, self._store.spent_since(now_ms - DAY_MS), now_ms=now_ms, rule=self._rule)
+        choice = choose(
+            open_findings,
+            self._store.spent_since(now_ms - DAY_MS),
+            pooled=self._store.pooled(self._rule.pool),
+            now_ms=now_ms,
+            rule=self._rule,
+        )
         if choice.expired:
             self._store.close_wants([finding.event_id for finding in choice.expired])
         if choice.want:

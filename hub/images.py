@@ -14,8 +14,8 @@ from edge.contract.errors import UntrustedError, UnusableError
 MAX_PIXELS: Final = 16_000_000
 _MAX_SEGMENTS: Final = 256
 _DECODABLE_SOF: Final = frozenset({0xC0, 0xC1, 0xC2})
-_OTHER_SOF: Final = frozenset({0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
-_SOS: Final = 0xDA
+# Frames that OpenCV does not decode, the start of a scan, and what is no marker at all.
+_NOT_BEFORE_A_FRAME: Final = frozenset({0x00, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF, 0xD9, 0xDA})
 
 
 def jpeg_size(jpeg: bytes) -> tuple[int, int]:
@@ -26,16 +26,16 @@ def jpeg_size(jpeg: bytes) -> tuple[int, int]:
     if not jpeg.endswith(b"\xff\xd9"):
         msg = "the JPEG has no end: it was cut off"
         raise UnusableError(msg)
-    at = 2
+    at, end = 2, len(jpeg) - 4
     for _ in range(_MAX_SEGMENTS):
-        while jpeg[at : at + 2] == b"\xff\xff":
+        while at < end and jpeg[at] == jpeg[at + 1] == 0xFF:
             at += 1
-        if at + 4 > len(jpeg) or jpeg[at] != 0xFF or jpeg[at + 1] in {0, _SOS}:
+        if at > end or jpeg[at] != 0xFF:
             break
-        marker, length = jpeg[at + 1], int.from_bytes(jpeg[at + 2 : at + 4], "big")
+        marker, length = jpeg[at + 1], jpeg[at + 2] << 8 | jpeg[at + 3]
         if marker in _DECODABLE_SOF:
             return _frame_size(jpeg[at + 4 : at + 2 + length])
-        if marker in _OTHER_SOF or length < 2:
+        if marker in _NOT_BEFORE_A_FRAME or length < 2:
             break
         at += 2 + length
     msg = "the JPEG has no usable frame header"

@@ -18,12 +18,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple, Protocol
 
 from edge.contract.errors import UntrustedError, UnusableError, WeakspotError
 from edge.contract.samples import decode_event, decode_frame, is_event_id
 from edge.contract.status import Ack, Heartbeat, State, decode
-from edge.contract.topics import Kind, parse_topic
+from edge.contract.topics import Kind, Topic, parse_topic
 from hub.config import IngestConfig
 from hub.images import require_jpeg
 from hub.store_ingest import (
@@ -66,7 +67,7 @@ def judge(topic: str, payload: bytes, correlation: bytes | None) -> Arrival:
     """
     site = device = ""
     try:
-        place = parse_topic(topic)
+        place = _place(topic)
         site, device = place.site, place.device
         content = _CONTENT[place.kind](payload, site, device)
     except KeyError:
@@ -74,6 +75,11 @@ def judge(topic: str, payload: bytes, correlation: bytes | None) -> Arrival:
     except WeakspotError as error:
         content = RefusedContent(str(error)[:MAX_REASON_CHARS], _correlated(correlation))
     return Arrival(topic, site, device, payload, content)
+
+
+@lru_cache(maxsize=10_000)
+def _place(topic: str) -> Topic:
+    return parse_topic(topic)
 
 
 def _correlated(correlation: bytes | None) -> str | None:
@@ -223,7 +229,8 @@ class Committer:
                 return []
             self._wake_at = config.batch_messages
             self._changed.wait_for(self._is_full, config.linger_ms / 1000)
-            batch, size = [], 0
+            batch: list[tuple[Arrival, Ticket]] = []
+            size = 0
             while self._waiting and len(batch) < config.batch_messages:
                 size += len(self._waiting[0][0].payload)
                 if batch and size > config.batch_bytes:

@@ -7,8 +7,9 @@ Laws:
 2. No callback raises: an exception there would end the client's thread in silence.
 3. The network's thread never waits for the disk: it judges a message and hands it over.
 
-Events, frames and heartbeats come by shared subscriptions, so that several processes divide them. State is retained,
-and shared subscriptions do not deliver retained messages: every process hears every state.
+Events, frames and heartbeats come by shared subscriptions, so that several processes divide them. Each kind has a share
+name of its own: rumqttd 0.20 (the `iotcore` wheel) loses messages, and dies, when one name stands for two filters.
+State is retained, and shared subscriptions do not deliver retained messages: every process hears every state.
 """
 
 import logging
@@ -104,7 +105,7 @@ class Link:
     def pause(self) -> None:
         """Take no more messages; what is under way still arrives."""
         if self._connected:
-            self._client.unsubscribe([subscription(kind, group=self._config.group) for kind in SHARED])
+            self._client.unsubscribe(self._shared())
 
     def stop(self, *, flush_s: float = 3.0) -> None:
         """Send what is left, for so long, and close the session: the broker keeps nothing for this process."""
@@ -114,6 +115,9 @@ class Link:
         properties.SessionExpiryInterval = 0
         self._client.disconnect(properties=properties)
         self._client.loop_stop()
+
+    def _shared(self) -> list[str]:
+        return [subscription(kind, group=f"{self._config.group}-{kind}") for kind in SHARED]
 
     # The way back. For the committer's and the curator's thread.
 
@@ -154,8 +158,8 @@ class Link:
             self._connected = True
         self._attempts = 0
         options = SubscribeOptions(qos=1)
-        filters = [(subscription(kind, group=self._config.group), options) for kind in SHARED]
-        self._client.subscribe([*filters, (subscription(Kind.STATE), options)])
+        filters = [*self._shared(), subscription(Kind.STATE)]
+        self._client.subscribe([(one, options) for one in filters])
         log.info("connected to %s:%s", self._config.host, self._config.port)
 
     def _on_subscribe(self, _client: paho.Client, _user: Any, _mid: int, reasons: list[ReasonCode], _more: Any) -> None:

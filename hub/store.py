@@ -156,6 +156,10 @@ class Store:
 
     # Wants
 
+    def pooled(self, limit: int) -> list[OpenFinding]:
+        """Return up to `limit` findings whose frame is here or on its way and in no batch, `control` aside."""
+        return store_groups.pooled(self._connection, limit)
+
     def open_findings(self, limit_per_device: int) -> list[OpenFinding]:
         """Return what the wants rule may ask for: of every device the most severe, and of its `control`."""
         return store_groups.open_findings(self._connection, limit_per_device)

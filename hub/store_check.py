@@ -71,17 +71,23 @@ def violations(connection: sqlite3.Connection) -> Iterator[str]:
     """Yield one sentence a violation. Reads the whole database, frames too, in one read transaction."""
     connection.execute("BEGIN")
     try:
-        for (text,) in connection.execute("PRAGMA integrity_check(20)"):
-            if text != "ok":
-                yield f"the file is damaged: {text}"
-        for table, row, parent, _ in connection.execute("PRAGMA foreign_key_check"):
-            yield f"row {row} of {table} points to a row of {parent} that does not exist"
+        yield from _integrity(connection)
         for law, query in _RULES:
             for (what,) in connection.execute(query):
                 yield f"{law}: {what}"
         yield from _frames(connection)
+    except sqlite3.DatabaseError as error:
+        yield f"the file is damaged, and the rest of it cannot be checked: {error}"
     finally:
-        connection.execute("COMMIT")
+        connection.rollback()
+
+
+def _integrity(connection: sqlite3.Connection) -> Iterator[str]:
+    for (text,) in connection.execute("PRAGMA integrity_check(20)"):
+        if text != "ok":
+            yield f"the file is damaged: {' '.join(text.split())}"
+    for table, row, parent, _ in connection.execute("PRAGMA foreign_key_check"):
+        yield f"row {row} of {table} points to a row of {parent} that does not exist"
 
 
 def frames_checked(connection: sqlite3.Connection) -> int:

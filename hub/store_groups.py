@@ -107,13 +107,24 @@ def reopen_group(connection: sqlite3.Connection, event_id: str) -> None:
 def open_findings(connection: sqlite3.Connection, limit: int) -> list[OpenFinding]:
     """Return what the wants rule may ask for: of every device the most severe `limit`, and as many of its `control`."""
     rows = connection.execute(
-        "SELECT event_id, site, device, reason = 'control', severity, frame_bytes, received_at_ms FROM"
+        "SELECT event_id, site, device, reason, severity, frame_bytes, received_at_ms FROM"
         " (SELECT *, row_number() OVER"
         "   (PARTITION BY site, device, reason = 'control' ORDER BY severity DESC, id) AS place"
         "  FROM finding WHERE want_open = 1) WHERE place <= ?",
         (limit,),
     )
-    return [OpenFinding(r[0], r[1], r[2], bool(r[3]), r[4], r[5], r[6]) for r in rows]
+    return [OpenFinding(*row) for row in rows]
+
+
+def pooled(connection: sqlite3.Connection, limit: int) -> list[OpenFinding]:
+    """Return findings but `control` whose frame is here or on its way and whose group is in no batch: the newest."""
+    rows = connection.execute(
+        "SELECT event_id, site, device, reason, severity, frame_bytes, received_at_ms FROM finding f"
+        " WHERE frame_state IN ('wanted', 'present') AND reason <> 'control'"
+        " AND NOT EXISTS (SELECT 1 FROM batch_member m WHERE m.group_id = f.group_id) ORDER BY id DESC LIMIT ?",
+        (limit,),
+    )
+    return [OpenFinding(*row) for row in rows]
 
 
 def spent_since(connection: sqlite3.Connection, since_ms: int) -> dict[tuple[str, str], DeviceSpend]:

@@ -211,9 +211,9 @@ class _Writer:
             if content.jpeg:
                 frames += (finding_id, content.jpeg)
         start = 0
-        for rows in _statement_sizes(len(frames) // 2):
-            self._cursor.execute(_insert_frames(rows), frames[start : start + 2 * rows])
-            start += 2 * rows
+        for size in _statement_sizes(len(frames) // 2):
+            self._cursor.execute(_insert_frames(size), frames[start : start + 2 * size])
+            start += 2 * size
 
     def _finding_values(self, content: EventContent, finding_id: int) -> tuple[object, ...]:
         finding = content.finding

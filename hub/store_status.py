@@ -72,7 +72,7 @@ def hub_status(connection: sqlite3.Connection, *, now_ms: int) -> HubStatus:
             batched_images=_number(connection, "SELECT count(*) FROM batch_member"),
         )
     finally:
-        connection.execute("COMMIT")
+        connection.rollback()
 
 
 def _devices(connection: sqlite3.Connection) -> list[DeviceStatus]:

@@ -9,9 +9,11 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -126,3 +128,49 @@ def broker() -> Iterator[Broker]:
     """A broker without persistence, started."""
     with Broker() as running:
         yield running
+
+
+_RUMQTTD = """
+id = 0
+[router]
+id = 0
+max_connections = 100
+max_outgoing_packet_count = 1000
+max_segment_size = 104857600
+max_segment_count = 10
+[v5.1]
+name = "v5-1"
+listen = "127.0.0.1:{port}"
+next_connection_delay_ms = 1
+[v5.1.connections]
+connection_timeout_ms = 60000
+max_payload_size = 1048576
+max_inflight_count = 500
+dynamic_filters = true
+"""
+
+
+@contextmanager
+def iotcore_broker() -> Iterator[int]:
+    """The broker of the `iotcore` wheel (rumqttd); gives its port."""
+    pytest.importorskip("iotcore")
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="weakspot-broker-") as folder:
+        config = Path(folder) / "rumqttd.toml"
+        config.write_text(_RUMQTTD.format(port=port))
+        command = [sys.executable, "-m", "iotcore", "--config", str(config), "--log-level", "CRITICAL"]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            wait_until(lambda: _accepts(port), what="iotcore accepts connections")
+            yield port
+        finally:
+            process.kill()
+            process.wait(DEADLINE_S)
+
+
+def _accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1.0).close()
+    except OSError:
+        return False
+    return True

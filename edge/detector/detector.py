@@ -28,6 +28,8 @@ from edge.detector.opening import ModelFile, choose_size, guess_input, make_card
 from edge.detector.runtime import Binding, Outputs, Runtime, RuntimeOptions, open_runtime
 
 FEATURES = "features"
+_NO_FEATURES = np.zeros(0, np.float32)
+_ROUNDED_UP = 1.001  # what half precision and quantization make of a 1
 _ORIGINAL_SIZES = "orig_target_sizes"  # the second input of finished DETR exports
 
 
@@ -45,7 +47,8 @@ class Inference:
 
     Attributes:
         detections: boxes in pixels of the frame, clipped to it, best first.
-        features: the graph's output `features`, `[C]` float32 of length 1; `[0]` when the graph has none.
+        features: the graph's output `features`, `[C]` float32 of length 1; `[0]` when the graph has none; zeros where
+            they were broken.
         timings_ms: how long the steps took.
         finite: False when the graph gave NaN or infinity for a box, which was dropped, or for a feature.
     """
@@ -105,11 +108,12 @@ class Detector:
         outputs = self.runtime.infer(tensor)
         inferred = time.perf_counter()
         with np.errstate(all="ignore"):  # what is not finite is told by `finite`
-            features = _unit_length(outputs.pop(FEATURES, None))
+            features = _unit_length(outputs.pop(FEATURES, _NO_FEATURES))
             found = self._head.decode(outputs, input_size=self.input_size, score_threshold=score_threshold)
             usable = np.isfinite(found.xyxy.sum(axis=1) + found.score)  # a sum is finite only where every part is
             detections = self._in_frame(found, placement, usable=usable)
             finite = bool(usable.all() and np.isfinite(features).all())
+            features = features if finite else np.nan_to_num(features)
         done = time.perf_counter()
         timings = Timings((placed - start) * 1e3, (inferred - placed) * 1e3, (done - inferred) * 1e3)
         return Inference(detections, features, timings, finite)
@@ -120,13 +124,14 @@ class Detector:
         has_area = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
         detections = Detections(xyxy, found.score, found.class_id).take(usable & has_area)
         self._check_outputs(detections)
+        np.minimum(detections.score, 1, out=detections.score)
         return detections
 
     def _check_outputs(self, found: Detections) -> None:
         """Raise `UnusableError` when a score is no probability or a class has no label."""
         if len(found) == 0:
             return
-        if found.score[0] > 1.001:
+        if found.score[0] > _ROUNDED_UP:
             msg = f"{self.card.file} gives scores up to {found.score[0]:.1f}: it was exported before its sigmoid"
             raise UnusableError(msg)
         low, high = int(found.class_id.min()), int(found.class_id.max())
@@ -215,13 +220,11 @@ def _check_image(image: NDArray[np.uint8]) -> None:
         raise ValueError(msg)
 
 
-def _unit_length(features: NDArray[np.float32] | None) -> Floats:
-    """Return a copy of the features `[1, C]` as `[C]` of length 1; zeros stay zeros."""
-    if features is None:
-        return np.zeros(0, np.float32)
+def _unit_length(features: Floats) -> Floats:
+    """Return a copy of the features `[1, C]` as `[C]` of length 1; zeros stay zeros, and NaN makes all of them NaN."""
     flat = features.reshape(-1)
     length = np.sqrt(np.dot(flat, flat))
-    return flat / length if length > 0 else flat.copy()
+    return flat.copy() if length == 0 else flat / length
 
 
 def _is_finite(outputs: Outputs) -> bool:

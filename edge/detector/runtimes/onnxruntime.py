@@ -5,6 +5,7 @@ The GPU paths follow ONNX Runtime's documented provider options. What this proce
 """
 
 import functools
+import itertools
 import logging
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,10 @@ from edge.detector.detections import Floats
 from edge.detector.runtime import Binding, Outputs, RuntimeOptions
 
 _LOG = logging.getLogger(__name__)
-_FATAL_ONLY = 4
+_ERRORS_TOO, _FATAL_ONLY = 3, 4
 _PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
     "cuda": "CUDAExecutionProvider",
-    "cpu": "CPUExecutionProvider",
 }
 _DEVICES = {
     "TensorrtExecutionProvider": "TensorRT",
@@ -79,20 +79,21 @@ def _open_session(path: Path, options: RuntimeOptions) -> Any:
     settings.intra_op_num_threads = options.thread_count
     settings.inter_op_num_threads = 1
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    settings.log_severity_level = _FATAL_ONLY
-    wanted = [_provider(name, options) for name in options.providers]
+    before_cpu = itertools.takewhile(lambda name: name.lower() != "cpu", options.providers)
+    wanted = [_provider(name, options) for name in before_cpu]
+    settings.log_severity_level = _ERRORS_TOO if wanted else _FATAL_ONLY  # why a GPU cannot be used is only logged
     available = set(onnxruntime.get_available_providers())
-    usable = [provider for provider in wanted if provider[0] in available]
     cpu: tuple[str, dict[str, str]] = ("CPUExecutionProvider", {})
-    if cpu not in usable:
-        usable.append(cpu)
-    try:
-        session = onnxruntime.InferenceSession(str(path), settings, providers=usable, enable_fallback=0)
-    except _ERRORS as error:
-        if usable == [cpu]:
-            raise
-        _warn_once(f"onnxruntime cannot use {usable[0][0]}, so the CPU runs the model: {_one_line(error)}")
-        return onnxruntime.InferenceSession(str(path), settings, providers=[cpu], enable_fallback=0)
+    usable = [*(provider for provider in wanted if provider[0] in available), cpu]
+    session = None
+    while session is None:
+        try:
+            session = onnxruntime.InferenceSession(str(path), settings, providers=usable, enable_fallback=0)
+        except _ERRORS as error:
+            if usable == [cpu]:
+                raise
+            _warn_once(f"onnxruntime cannot use {usable[0][0]}: {_one_line(error)}")
+            usable = usable[1:]
     used = session.get_providers()
     missing = [name for name, _ in wanted if name not in used]
     if missing:
@@ -104,7 +105,7 @@ def _provider(name: str, options: RuntimeOptions) -> tuple[str, dict[str, str]]:
     """Return ONNX Runtime's name and options of a provider."""
     full = _PROVIDERS.get(name.lower())
     if full is None:
-        msg = f"there is no provider {name!r}; known: {', '.join(_PROVIDERS)}"
+        msg = f"there is no provider {name!r}; known: {', '.join(_PROVIDERS)}, cpu"
         raise UnusableError(msg)
     if name.lower() == "tensorrt" and options.cache_dir is not None:
         return full, {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(options.cache_dir)}

@@ -332,6 +332,7 @@ def test_a_broken_box_takes_no_other_with_it(box):
     runtime = PlantedRuntime({"output0": yolo_cells(SIZE, planted), "features": np.array([[np.nan, 1]], np.float32)})
     found = Detector(card, head=HEADS["yolo"], runtime=runtime, input_size=SIZE).detect(FRAME)
     assert not found.finite
+    assert found.features.tolist() == [0, 0]
     assert np.allclose(found.detections.xyxy, IN_FRAME[:1], atol=1e-3)
 
 
@@ -340,6 +341,12 @@ def test_scores_that_are_no_probabilities_are_refused(tmp_path):
     detector = open_detector(save_graph(tmp_path / "made.onnx", {"output0": yolo_cells(SIZE, planted)}))
     with pytest.raises(UnusableError, match=r"gives scores up to 7\.5: it was exported before its sigmoid"):
         detector.detect(FRAME)
+
+
+def test_a_score_that_was_rounded_up_is_a_one(tmp_path):
+    planted = [(17, 25, 22, 30, 20, CAR, 1.0005)]
+    detector = open_detector(save_graph(tmp_path / "made.onnx", {"output0": yolo_cells(SIZE, planted)}))
+    assert detector.detect(FRAME).detections.score.tolist() == [1]
 
 
 def test_a_class_without_a_label_is_refused(tmp_path):

@@ -24,17 +24,18 @@ class Scene:
         self.tracker = Tracker(score_threshold=THRESHOLD)
         self.miner = miner
         self.number = 0
+        self.time_s = 0.0
         self.mined: list[Mined] = []
 
-    def show(self, *rows: tuple[float, float, float], class_id: int = 0) -> "Scene":
-        """One frame; each row is x, y and score of a box of 20x40 px."""
+    def show(self, *rows: tuple[float, float, float], class_id: int = 0, later_s: float = 0.1) -> "Scene":
+        """One frame, so much later than the last; each row is x, y and score of a box of 20x40 px."""
         ordered = sorted(rows, key=lambda row: -row[2])
         detections = Detections(
             np.array([(x, y, x + 20, y + 40) for x, y, _ in ordered], np.float32).reshape(-1, 4),
             np.array([score for _, _, score in ordered], np.float32),
             np.full(len(ordered), class_id, np.int32),
         )
-        time_s = self.number * 0.1
+        time_s = self.time_s = self.time_s + later_s
         ended = self.tracker.update(detections, time_s=time_s)
         frame = Frame(IMAGE, "camera", self.number, 0, time_s)
         features = np.zeros(0, np.float32)
@@ -132,6 +133,14 @@ def test_a_one_frame_ghost_is_suspect_at_its_own_frame() -> None:
     assert (mined.reason, mined.at.frame.sequence) == (Reason.SUSPECT, 3)
     assert walk(Scene(SuspectMiner()), [None] * 3 + [0.7] * 2 + [None] * 5).mined == []  # two frames are no ghost
     assert walk(Scene(SuspectMiner()), [0.2, 0.2, 0.7, 0.2] + [None] * 5).mined == []  # weak sights before and after
+
+
+def test_no_ghost_is_claimed_across_a_stall() -> None:
+    for stall_before, stall_after in ((2.0, 0.1), (0.1, 2.0)):
+        scene = walk(Scene(SuspectMiner()), [None] * 3)
+        scene.show((50.0, 80.0, 0.7), later_s=stall_before)
+        scene.show(later_s=stall_after)
+        assert walk(scene, [None] * 5).mined == []
 
 
 def test_control_draws_at_its_rate_whatever_the_frame_rate() -> None:

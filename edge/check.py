@@ -1,0 +1,243 @@
+"""What `edge check` proves and `edge status` reports. It writes nothing and disturbs no running daemon.
+
+`check_device` says one thing a line: the model opens, each camera gives a frame, the spool's laws hold, the broker
+takes this device.
+"""
+
+import contextlib
+import functools
+import hashlib
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from enum import IntEnum
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+import numpy as np
+
+from edge.camera import Camera
+from edge.config import CameraConfig, EdgeConfig, source_kind
+from edge.contract.errors import UnreachableError, UnusableError, WeakspotError
+from edge.contract.samples import decode_event
+from edge.contract.topics import Kind, topic
+from edge.daemon import open_configured, spool_path
+from edge.health import Status, is_held, read_status
+from edge.link import Link
+from edge.spool import SampleState
+
+FRAME_S: Final = 20.0
+_CHUNK: Final = 64
+
+
+class Outcome(IntEnum):
+    """What a check came to, as an exit status."""
+
+    GOOD = 0
+    BROKEN = 1
+    FAILED = 2
+
+
+class Verdict(NamedTuple):
+    """One line of `edge check`."""
+
+    name: str
+    outcome: Outcome
+    text: str
+
+
+class SpoolReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What the spool's file holds: samples by state, their bytes, and the counters since it was made."""
+
+    samples: dict[str, int]
+    bytes: int
+    limit_bytes: int
+    findings: dict[str, int]
+    dropped: dict[str, int]
+
+
+class DeviceReport(msgspec.Struct, frozen=True, kw_only=True):
+    """`edge status`. `status` is the last word of the daemon, running or not; None when there never was one."""
+
+    site: str
+    device: str
+    running: bool
+    status: Status | None
+    spool: SpoolReport | None
+
+
+def check_device(config: EdgeConfig, *, frame_s: float = FRAME_S) -> Iterator[Verdict]:
+    """Yield a verdict a line, as it is reached."""
+    yield _judge("model", lambda: _check_model(config))
+    for camera in config.camera:
+        yield _judge(f"camera {camera.name}", functools.partial(_check_camera, camera, within_s=frame_s))
+    yield _check_spool(spool_path(config))
+    yield _judge("broker", lambda: _check_broker(config))
+
+
+def report_device(config: EdgeConfig) -> DeviceReport:
+    """Return what is known of the device. Raises `UnusableError` when the spool cannot be read."""
+    path = spool_path(config)
+    return DeviceReport(
+        site=config.site,
+        device=config.device,
+        running=is_held(config.data_dir),
+        status=read_status(config.data_dir),
+        spool=_report_spool(path, limit_bytes=int(config.spool.limit_mb * 1e6)) if path.is_file() else None,
+    )
+
+
+def status_lines(report: DeviceReport) -> list[str]:
+    """Return `edge status` for a person."""
+    lines = [f"device    {report.site}/{report.device}, {'running' if report.running else 'NOT RUNNING'}"]
+    if report.status is None:
+        lines.append("daemon    has never run with this data_dir")
+    else:
+        beat = report.status.heartbeat
+        at = datetime.fromtimestamp(beat.at_ms / 1000, UTC)
+        lines.append(f"daemon    up {beat.uptime_s:.0f} s, model {beat.model}, last word {at:%Y-%m-%d %H:%M:%S} UTC")
+        lines.append(
+            f"broker    {'connected' if report.status.connected else 'NOT CONNECTED'}, {beat.bytes_up} bytes up"
+        )
+        for camera in beat.cameras:
+            lost = report.status.cameras_lost.get(camera.name)
+            lines.append(
+                f"camera    {camera.name}: {camera.state}, {camera.frames} frames, {camera.fps:.1f} a second, "
+                f"{camera.detect_ms:.1f} ms each, {camera.restarts} restarts{f' (last: {lost})' if lost else ''}"
+            )
+        lines += [f"fault     {name}: {n}" for name, n in sorted(report.status.faults.items())]
+    if report.spool is None:
+        return [*lines, "spool     not made yet"]
+    spool = report.spool
+    samples = ", ".join(f"{n} {state}" for state, n in spool.samples.items()) or "empty"
+    lines.append(f"spool     {samples}; {spool.bytes / 1e6:.1f} of {spool.limit_bytes / 1e6:.0f} MB")
+    lines += [f"findings  {reason}: {n}" for reason, n in spool.findings.items()]
+    return lines + [f"dropped   {reason}: {n}" for reason, n in spool.dropped.items()]
+
+
+def broken_samples(path: Path) -> Iterator[str]:
+    """Yield a sentence for everything in a spool that breaks its first law: a row implies its frame, whole.
+
+    Raises `UnusableError` when the file cannot be read.
+    """
+    with _reading(path) as db:
+        verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if verdict != "ok":
+            yield f"the database is broken: {verdict}"
+            return
+        orphans = db.execute("SELECT count(*) FROM body WHERE seq NOT IN (SELECT seq FROM sample)").fetchone()[0]
+        if orphans:
+            yield f"{orphans} frames belong to no sample"
+        last = -1
+        rows = "SELECT seq, event_id, frame_bytes, frame_sha256, event, jpeg FROM sample LEFT JOIN body USING (seq)"
+        # in chunks: one long read would keep the daemon's WAL from being emptied
+        while chunk := db.execute(f"{rows} WHERE seq > ? ORDER BY seq LIMIT {_CHUNK}", (last,)).fetchall():
+            for last, event_id, size, sha256, event, jpeg in chunk:  # noqa: B007
+                fault = _fault(event_id, size=size, sha256=sha256, event=event, jpeg=jpeg)
+                if fault is not None:
+                    yield f"sample {event_id}: {fault}"
+
+
+def _fault(event_id: str, *, size: int | None, sha256: str, event: bytes, jpeg: bytes) -> str | None:
+    if size is None:
+        return "it has no frame"
+    if len(jpeg) != size or hashlib.sha256(jpeg).hexdigest() != sha256:
+        return "its frame is not the one it was put with"
+    try:
+        finding, _ = decode_event(event)
+    except WeakspotError as error:
+        return f"its finding cannot be read: {error}"
+    if (finding.event_id, finding.frame_bytes, finding.frame_sha256) != (event_id, size, sha256):
+        return "its finding is another's"
+    return None
+
+
+def _judge(name: str, check: Callable[[], str]) -> Verdict:
+    try:
+        return Verdict(name, Outcome.GOOD, check())
+    except WeakspotError as error:
+        return Verdict(name, Outcome.FAILED, str(error))
+
+
+def _check_model(config: EdgeConfig) -> str:
+    detector = open_configured(config)
+    width, height = detector.input_size
+    begun_s = time.perf_counter()
+    detector.detect(np.full((height, width, 3), 114, np.uint8))
+    spent_ms = (time.perf_counter() - begun_s) * 1e3
+    return f"{detector.card.release} on {detector.runtime_name}, input {width}x{height}, {spent_ms:.0f} ms a frame"
+
+
+def _check_camera(config: CameraConfig, *, within_s: float) -> str:
+    changed = threading.Event()
+    camera = Camera(config, on_frame=changed.set)
+    camera.start()
+    try:
+        deadline_s = time.monotonic() + within_s
+        while (frame := camera.newest()) is None:
+            if camera.error is not None or not changed.wait(max(0.0, deadline_s - time.monotonic())):
+                cause = camera.error or f"no frame within {within_s:.0f} s"
+                msg = f"the {source_kind(config.source)} gives no frame: {cause}"
+                raise UnreachableError(msg)
+            changed.clear()
+    finally:
+        camera.stop()
+    height, width = frame.image.shape[:2]
+    return f"a frame of {width}x{height}"
+
+
+def _check_spool(path: Path) -> Verdict:
+    if not path.is_file():
+        return Verdict("spool", Outcome.GOOD, "not made yet")
+    try:
+        faults = list(broken_samples(path))
+        report = _report_spool(path, limit_bytes=0)
+    except UnusableError as error:
+        return Verdict("spool", Outcome.FAILED, str(error))
+    if faults:
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        return Verdict("spool", Outcome.BROKEN, f"{faults[0]}{more}")
+    total = sum(report.samples.values())
+    return Verdict("spool", Outcome.GOOD, f"{total} samples, every frame of the size and hash of its finding")
+
+
+def _check_broker(config: EdgeConfig) -> str:
+    link = Link(
+        msgspec.structs.replace(config.mqtt, session_expiry_s=0),
+        client_id=f"weakspot:{config.site}:{config.device}:check",
+        topics=(topic(config.site, config.device, Kind.ACK), topic(config.site, config.device, Kind.WANT)),
+    )
+    link.open()
+    link.close()
+    return f"{config.mqtt.host}:{config.mqtt.port} takes this device"
+
+
+def _report_spool(path: Path, *, limit_bytes: int) -> SpoolReport:
+    with _reading(path) as db:
+        rows = db.execute("SELECT state, count(*), sum(cost) FROM sample GROUP BY state").fetchall()
+        counters: dict[str, dict[str, int]] = {"findings": {}, "dropped": {}}
+        for name, n in db.execute("SELECT name, n FROM counter ORDER BY name"):
+            kind, _, reason = name.partition("/")
+            counters[kind][reason] = n
+    return SpoolReport(
+        samples={SampleState(state).name.lower(): n for state, n, _ in rows},
+        bytes=sum(cost for _, _, cost in rows),
+        limit_bytes=limit_bytes,
+        findings=counters["findings"],
+        dropped=counters["dropped"],
+    )
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a spool for reading beside a daemon that may be writing to it."""
+    try:
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=10.0)) as db:
+            db.execute("PRAGMA query_only = ON")
+            yield db
+    except sqlite3.Error as error:
+        msg = f"the spool {path} cannot be read: {error}"
+        raise UnusableError(msg) from error

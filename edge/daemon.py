@@ -1,0 +1,339 @@
+"""`edge run`: every room of the device, put together.
+
+Threads, and what each may wait for:
+
+- one a camera (edge.camera): its capture process;
+- detection: the newest frames and the detector, nothing else. It hands over without waiting and counts what is lost;
+- writer: the disk. It encodes, hashes and puts into the spool;
+- publisher (edge.publisher): the network;
+- the caller's: heartbeats, the status file, systemd.
+
+To stop: no more capture, then what was mined goes to the spool, then the publisher gets a short time.
+"""
+
+import contextlib
+import logging
+import os
+import queue
+import random
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Final
+
+from edge.camera import Camera, CameraState
+from edge.config import EdgeConfig, SourceKind, source_kind
+from edge.contract.errors import UnusableError, WeakspotError
+from edge.contract.status import Heartbeat, encode
+from edge.detector.detector import Detector, open_detector
+from edge.frame import Frame
+from edge.health import CameraMeter, Status, hold_folder, write_status
+from edge.observation import Mined
+from edge.pipeline import Pipeline, seal
+from edge.publisher import Identity, Publisher
+from edge.quota import Quota
+from edge.spool import Spool
+from edge.stream import DetectionStream
+
+WRITER_QUEUE: Final = 16
+PATIENCE_S: Final = 5.0
+STOP_GRACE_S: Final = 3.0
+END_QUIET_S: Final = 5.0
+END_GRACE_S: Final = 30.0
+WATCHDOG_S: Final = 30.0
+_WAIT_S: Final = 0.5
+_TURN_S: Final = 0.25
+
+_log = logging.getLogger(__name__)
+
+
+def run(
+    config: EdgeConfig,
+    *,
+    stop: threading.Event,
+    exit_at_end: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Run the device until `stop` is set.
+
+    Args:
+        config: the whole configuration.
+        stop: set it, from a signal or a test, to drain and return.
+        exit_at_end: return as well when every camera is a file at its end and the hub has what it asked for.
+        tell: takes what systemd is told.
+
+    Raises:
+        UnusableError: when a model, a file, a certificate or the data folder can never work as it is.
+        UnreachableError: when the data folder cannot be written.
+    """
+    for camera in config.camera:
+        if source_kind(camera.source) is SourceKind.FILE and not Path(str(camera.source)).is_file():
+            msg = f"camera {camera.name}: there is no file {camera.source}"
+            raise UnusableError(msg)
+    with ExitStack() as stack:
+        stack.enter_context(hold_folder(config.data_dir))
+        detector = open_configured(config)
+        spool = stack.enter_context(contextlib.closing(open_spool(config)))
+        daemon = Daemon(config, detector=detector, spool=spool)
+        daemon.start()
+        stack.callback(daemon.stop)
+        tell("READY=1")
+        daemon.attend(stop, exit_at_end=exit_at_end, tell=tell)
+        tell("STOPPING=1")
+
+
+def open_configured(config: EdgeConfig) -> Detector:
+    """Open the detector of `[model]`. Raises `UnusableError`."""
+    model = config.model
+    return open_detector(
+        model.path,
+        runtime=model.runtime,
+        input_size=model.input_size,
+        threads=model.threads,
+        providers=model.providers,
+        cache_dir=config.data_dir / "model-cache",
+    )
+
+
+def open_spool(config: EdgeConfig) -> Spool:
+    """Open the spool of the data folder. Raises `UnusableError`."""
+    return Spool(
+        spool_path(config),
+        limit_bytes=int(config.spool.limit_mb * 1e6),
+        reserve_bytes=int(config.spool.reserve_mb * 1e6),
+    )
+
+
+def spool_path(config: EdgeConfig) -> Path:
+    """Return where the spool stands."""
+    return config.data_dir / "spool.db"
+
+
+@dataclass(slots=True)
+class _Eye:
+    """One camera with its pipeline."""
+
+    camera: Camera
+    pipeline: Pipeline
+    meter: CameraMeter = field(default_factory=CameraMeter)
+    finished: bool = False
+
+
+class Daemon:
+    """The running device. `start` once, `attend` for as long as it should run, `stop` once."""
+
+    def __init__(self, config: EdgeConfig, *, detector: Detector, spool: Spool) -> None:
+        self._config = config
+        self._detector = detector
+        self._spool = spool
+        self._boot_id = uuid.uuid4().hex
+        self._begun_s = time.monotonic()
+        self._beat_s = time.monotonic()
+        self._woken = threading.Event()
+        self._halting = threading.Event()
+        self._queue: queue.Queue[Mined | None] = queue.Queue(WRITER_QUEUE)
+        self._quota = Quota(config.quota)
+        threshold = config.model.score_threshold
+        self._score_threshold = detector.score_threshold if threshold is None else threshold
+        self._publisher = Publisher(
+            config.mqtt,
+            spool=spool,
+            identity=Identity(
+                site=config.site,
+                device=config.device,
+                boot_id=self._boot_id,
+                model=detector.card.release,
+                version=_version(),
+            ),
+            upload_all=config.upload == "all",
+        )
+        self._stream = DetectionStream(
+            config.detections,
+            labels=detector.labels,
+            score_threshold=self._score_threshold,
+            publish=self._publisher.offer_detections,
+        )
+        self._eyes = [
+            _Eye(
+                Camera(camera, on_frame=self._woken.set),
+                Pipeline(
+                    detector=detector,
+                    score_threshold=self._score_threshold,
+                    mining=config.mining,
+                    seed=random.SystemRandom().getrandbits(32),
+                ),
+            )
+            for camera in config.camera
+        ]
+        self._detection = threading.Thread(target=self._detect, name="detection", daemon=True)
+        self._writer = threading.Thread(target=self._write, name="writer", daemon=True)
+
+    def start(self) -> None:
+        """Start every thread and every capture process."""
+        self._publisher.start()
+        self._writer.start()
+        self._detection.start()
+        for eye in self._eyes:
+            eye.camera.start()
+
+    def stop(self) -> None:
+        """Stop capturing, drain into the spool, give the publisher a short time."""
+        for eye in self._eyes:
+            eye.camera.stop()
+        self._halting.set()
+        self._woken.set()
+        self._detection.join()
+        self._queue.put(None)
+        self._writer.join()
+        self._stream.close()
+        self._publish_health()
+        self._publisher.stop(grace_s=STOP_GRACE_S)
+        self._publish_health()
+
+    def attend(self, stop: threading.Event, *, exit_at_end: bool, tell: Callable[[str], None]) -> None:
+        """Send heartbeats and pet the watchdog until `stop`, or until the end if asked."""
+        due_s = time.monotonic()
+        ended_s: float | None = None
+        while not stop.wait(_TURN_S):
+            now_s = time.monotonic()
+            if now_s - self._beat_s < WATCHDOG_S and self._publisher.alive and self._writer.is_alive():
+                tell("WATCHDOG=1")
+            if now_s >= due_s:
+                due_s = now_s + self._config.mqtt.heartbeat_s
+                self._publish_health()
+            if exit_at_end and self._is_at_end():
+                ended_s = now_s if ended_s is None else ended_s
+                if self._is_quiet(now_s, ended_s) or now_s - ended_s > END_GRACE_S:
+                    return
+
+    def _is_at_end(self) -> bool:
+        return self._queue.empty() and all(eye.finished for eye in self._eyes)
+
+    def _is_quiet(self, now_s: float, ended_s: float) -> bool:
+        """Whether the hub has every finding, and has asked for nothing for a while."""
+        quiet_s = now_s - max(ended_s, self._publisher.active_s)
+        return quiet_s > END_QUIET_S and self._spool.health().unsent == 0
+
+    # Detection's thread: nothing here waits for disk or network.
+
+    def _detect(self) -> None:
+        while not self._halting.is_set():
+            self._woken.wait(_WAIT_S)
+            self._woken.clear()
+            self._beat_s = time.monotonic()
+            for eye in self._eyes:
+                self._serve(eye)
+        for eye in self._eyes:
+            while not eye.finished:
+                self._serve(eye)
+
+    def _serve(self, eye: _Eye) -> None:
+        """Look at a camera's newest frame; once there are no more, finish with it."""
+        try:
+            is_last = self._halting.is_set() or eye.camera.state is CameraState.ENDED  # before its last frame is taken
+            frame = eye.camera.newest()
+            if frame is not None:
+                self._woken.set()
+                self._look(eye, frame)
+            elif is_last and not eye.finished:
+                eye.finished = True
+                self._finish(eye)
+        except Exception:  # noqa: BLE001 - the loop counts and goes on
+            _log.exception("a frame of camera %s could not be looked at", eye.camera.name)
+            self._spool.count("detection_error")
+
+    def _look(self, eye: _Eye, frame: Frame) -> None:
+        begun_s = time.monotonic()
+        step = eye.pipeline.step(frame)
+        now_s = time.monotonic()
+        eye.meter.note(now_s=now_s, detect_ms=(now_s - begun_s) * 1e3)
+        self._stream.offer(frame, step.inference.detections)
+        self._hand_over(frame.camera, step.mined, wait_s=0.0)
+
+    def _finish(self, eye: _Eye) -> None:
+        """Take what is still open when a recording ends or the daemon stops. Waits only when no camera is left."""
+        nothing_left = self._halting.is_set() or all(other.finished for other in self._eyes)
+        self._hand_over(eye.camera.name, eye.pipeline.finish(), wait_s=PATIENCE_S if nothing_left else 0.0)
+
+    def _hand_over(self, camera: str, mined: list[Mined], *, wait_s: float) -> None:
+        for one in mined:
+            if not self._quota.admit(camera, one.reason, now_s=time.monotonic()):
+                self._spool.count(f"quota_{one.reason}")
+                continue
+            try:
+                self._queue.put(one, block=wait_s > 0, timeout=wait_s or None)
+            except queue.Full:
+                self._spool.count("writer_busy")
+
+    # The writer's thread.
+
+    def _write(self) -> None:
+        while (mined := self._queue.get()) is not None:
+            try:
+                finding, jpeg = seal(
+                    mined,
+                    detector=self._detector,
+                    site=self._config.site,
+                    device=self._config.device,
+                    jpeg_quality=self._config.mining.jpeg_quality,
+                )
+                self._spool.put(finding, jpeg)
+            except Exception:  # noqa: BLE001 - the loop counts and goes on
+                _log.exception("a sample could not be written")
+                self._spool.count("writer_error")
+
+    # The caller's thread.
+
+    def _publish_health(self) -> None:
+        try:
+            self._spool.flush()
+            heartbeat = self._heartbeat()
+            self._publisher.offer_heartbeat(encode(heartbeat))
+            lost = {eye.camera.name: eye.camera.error for eye in self._eyes if eye.camera.error is not None}
+            status = Status(
+                pid=os.getpid(),
+                heartbeat=heartbeat,
+                connected=self._publisher.connected,
+                faults=dict(self._publisher.faults),
+                cameras_lost=lost,
+            )
+            write_status(self._config.data_dir, status)
+        except (OSError, WeakspotError) as error:
+            _log.warning("the status could not be written: %s", error)
+
+    def _heartbeat(self) -> Heartbeat:
+        now_s = time.monotonic()
+        findings, dropped = self._spool.counters()
+        return Heartbeat(
+            boot_id=self._boot_id,
+            at_ms=time.time_ns() // 1_000_000,
+            uptime_s=round(now_s - self._begun_s, 3),
+            model=self._detector.card.release,
+            cameras=tuple(
+                eye.meter.health(
+                    name=eye.camera.name,
+                    state=eye.camera.state,
+                    restarts=eye.camera.restarts,
+                    frame_age_s=eye.camera.frame_age_s(),
+                    now_s=now_s,
+                )
+                for eye in self._eyes
+            ),
+            spool=self._spool.health(),
+            findings=findings,
+            dropped=dropped,
+            bytes_up=self._publisher.bytes_up,
+        )
+
+
+def _version() -> str:
+    try:
+        return installed_version("weakspot")
+    except PackageNotFoundError:
+        return "0"

@@ -1,0 +1,139 @@
+"""What a device knows of its own health: meters, the status file, the lock of the data folder, systemd's watchdog.
+
+`status.json` is written by rename, so that a reader sees a whole one; it is not synced, a power cut may lose it.
+"""
+
+import contextlib
+import fcntl
+import os
+import socket
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from edge.contract.errors import UnreachableError, UnusableError
+from edge.contract.status import CameraHealth, Heartbeat
+
+WINDOW_S: Final = 10.0
+_STATUS: Final = "status.json"
+_LOCK: Final = "daemon.lock"
+
+
+@dataclass(slots=True)
+class CameraMeter:
+    """What one camera's detection does, over the last `WINDOW_S`."""
+
+    frames: int = 0
+    _first_s: float | None = None
+    _recent: deque[tuple[float, float]] = field(default_factory=deque)
+
+    def note(self, *, now_s: float, detect_ms: float) -> None:
+        """Count one frame."""
+        self.frames += 1
+        self._first_s = now_s if self._first_s is None else self._first_s
+        self._recent.append((now_s, detect_ms))
+        self._forget(now_s)
+
+    def health(self, *, name: str, state: str, restarts: int, frame_age_s: float | None, now_s: float) -> CameraHealth:
+        """Return the camera's line of the heartbeat."""
+        span_s = min(WINDOW_S, max(1.0, now_s - (now_s if self._first_s is None else self._first_s)))
+        recent = [(at_s, ms) for at_s, ms in tuple(self._recent) if at_s > now_s - WINDOW_S]
+        return CameraHealth(
+            name=name,
+            state=state,
+            frames=self.frames,
+            fps=round(len(recent) / span_s, 2),
+            restarts=restarts,
+            frame_age_s=None if frame_age_s is None else round(frame_age_s, 3),
+            detect_ms=round(sum(ms for _, ms in recent) / len(recent), 2) if recent else 0.0,
+        )
+
+    def _forget(self, now_s: float) -> None:
+        while self._recent and self._recent[0][0] <= now_s - WINDOW_S:
+            self._recent.popleft()
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """The daemon's last word on this disk.
+
+    Attributes:
+        pid: of the daemon that wrote it.
+        heartbeat: what it also sent to the hub.
+        connected: whether it had a broker.
+        faults: what went wrong with broker and hub since its start, by kind.
+        cameras_lost: camera -> why it was last lost.
+    """
+
+    pid: int
+    heartbeat: Heartbeat
+    connected: bool
+    faults: dict[str, int]
+    cameras_lost: dict[str, str]
+
+
+def write_status(folder: Path, status: Status) -> None:
+    """Replace the status file. Raises `OSError`."""
+    draft = folder / f"{_STATUS}.new"
+    draft.write_bytes(msgspec.json.encode(status))
+    draft.replace(folder / _STATUS)
+
+
+def read_status(folder: Path) -> Status | None:
+    """Return the last status, None when there is none that can be read."""
+    try:
+        return msgspec.json.decode((folder / _STATUS).read_bytes(), type=Status)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+@contextlib.contextmanager
+def hold_folder(folder: Path) -> Iterator[None]:
+    """Be the one daemon of this data folder; the kernel lets go when the process ends, however it ends.
+
+    Raises `UnusableError` when another daemon holds it, `UnreachableError` when the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        fd = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        msg = f"cannot write to data_dir {folder}: {error.strerror}"
+        raise UnreachableError(msg) from error
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            msg = f"another `edge run` is using data_dir {folder}"
+            raise UnusableError(msg) from error
+        yield
+    finally:
+        os.close(fd)
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a daemon is running on this data folder."""
+    try:
+        fd = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def notify(address: str | None, message: str) -> None:
+    """Tell systemd (`sd_notify`): `READY=1`, `WATCHDOG=1`, `STOPPING=1`. Without an address nothing happens.
+
+    The address is what systemd puts into `NOTIFY_SOCKET`; one that begins with `@` is abstract.
+    """
+    if address:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
+            line.connect(f"\0{address[1:]}" if address.startswith("@") else address)
+            line.send(message.encode())
