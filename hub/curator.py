@@ -10,6 +10,7 @@ Laws:
 import fcntl
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol, Self
@@ -24,6 +25,7 @@ from hub.wants import DAY_MS, OpenFinding, Overdue, choose
 PAGE: Final = 500
 ALIVE_MS: Final = 10 * 60 * 1000
 WANTS_A_MESSAGE: Final = 100
+ASKING_SHARE: Final = 0.1  # of the time, at most, goes into choosing what to ask for
 log = logging.getLogger(__name__)
 
 
@@ -57,9 +59,18 @@ class Curator:
     """Groups findings and sends wants, a step at a time. It belongs to the thread of its store."""
 
     def __init__(
-        self, store: Store, *, make_index: Callable[[], LeaderIndex], line: WantLine, wants: WantsConfig
+        self,
+        store: Store,
+        *,
+        make_index: Callable[[], LeaderIndex],
+        line: WantLine,
+        wants: WantsConfig,
+        pace_s: float = 0.5,
     ) -> None:
+        """`pace_s`: the least time between two rounds of wants; grouping is not held back."""
         self._store = store
+        self._pace_s = pace_s
+        self._ask_from_s = 0.0
         self._make_index = make_index
         self._index: LeaderIndex | None = None
         self._last_group = 0
@@ -71,12 +82,17 @@ class Curator:
     def step(self, now_ms: int) -> Did:
         """Group one page, ask for what is worth it, repeat what was not answered, give up what is too old."""
         self._tidy(now_ms)
-        grouped = self._group()
-        wanted = self._ask(now_ms)
-        resent = self._ask_again(now_ms)
+        grouped = self._group(now_ms)
+        wanted = resent = 0
+        if time.monotonic() >= self._ask_from_s:
+            started_s = time.monotonic()
+            wanted = self._ask(now_ms)
+            resent = self._ask_again(now_ms)
+            took_s = time.monotonic() - started_s
+            self._ask_from_s = started_s + max(self._pace_s, took_s / ASKING_SHARE)
         return Did(grouped, wanted, resent, grouped == PAGE)
 
-    def _group(self) -> int:
+    def _group(self, now_ms: int) -> int:
         rows = self._store.ungrouped(PAGE)
         if not rows:
             return 0
@@ -84,10 +100,11 @@ class Curator:
         index, self._index = self._index, None
         if index is None:
             index, self._last_group = self._make_index(), 0
-        for leader in self._store.leaders_after(self._last_group):
+        # The number first: a group made after this makes ours collide, and everything is read again.
+        last_group, assignments = self._store.last_group(), []
+        seen_since_ms = now_ms - self._rule.max_age_ms
+        for leader in self._store.leaders_after(self._last_group, seen_since_ms=seen_since_ms):
             index.add_leader(leader, last_at_ms=leader.last_at_ms)
-            self._last_group = leader.group_id
-        last_group, assignments = self._last_group, []
         for row in rows:
             group_id = index.match(row)
             if group_id is None:

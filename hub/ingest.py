@@ -169,7 +169,8 @@ class Committer:
     def __init__(self, config: IngestConfig, *, capacity: int, on_commit: Callable[[], None] = lambda: None) -> None:
         """`capacity`: messages in hand; the receive maximum of the connection keeps within it.
 
-        `on_commit` is called after every transaction. `taken` counts the messages that were stored and acknowledged.
+        `on_commit` is called after every transaction. `taken` counts the messages that were stored and acknowledged,
+        `lost` those that `put` had no room for.
         """
         self._config = config
         self._capacity = capacity
@@ -181,6 +182,7 @@ class Committer:
         self._draining = False
         self._abandon = threading.Event()
         self.taken = 0
+        self.lost = 0
 
     def put(self, arrival: Arrival, ticket: Ticket) -> bool:
         """Hand a message over. False: it was QoS 0 and there is no room, so it is lost.
@@ -190,6 +192,7 @@ class Committer:
         """
         with self._changed:
             if ticket.qos == 0 and len(self._waiting) >= self._capacity:
+                self.lost += 1
                 return False
             while len(self._waiting) >= 2 * self._capacity and not self._draining:
                 self._changed.wait(_IDLE_S)

@@ -8,6 +8,9 @@ Laws:
 `finding.header` is the JSON as the device sent it; the other columns repeat what a query needs. The frame's bytes stand
 in their own table, so that a scan over findings does not read pictures. `frame_part` has no reference to `finding`:
 with a shared subscription a part can be committed by one process before the other has committed its finding.
+
+The indexes hold every column that the curator and `hub status` count with: a finding's row carries its header, and a
+scan over the rows would read the whole file.
 """
 
 import sqlite3
@@ -108,13 +111,17 @@ CREATE INDEX finding_ungrouped ON finding (id) WHERE group_id IS NULL;
 
 CREATE INDEX finding_group ON finding (group_id) WHERE group_id IS NOT NULL;
 
-CREATE INDEX finding_present ON finding (group_id) WHERE frame_state = 'present';
-
-CREATE INDEX finding_want_open ON finding (site, device, severity) WHERE want_open = 1;
+CREATE INDEX finding_present ON finding (id, group_id, reason) WHERE frame_state = 'present';
 
 CREATE INDEX finding_wanted ON finding (site, device, asked_at_ms) WHERE frame_state = 'wanted';
 
-CREATE INDEX finding_wanted_at ON finding (wanted_at_ms) WHERE wanted_at_ms IS NOT NULL;
+CREATE INDEX finding_wanted_at ON finding (wanted_at_ms, site, device, reason, frame_state, frame_bytes)
+    WHERE wanted_at_ms IS NOT NULL;
+
+CREATE INDEX finding_want_open ON finding (site, device, reason, severity, frame_bytes, received_at_ms, event_id)
+    WHERE want_open = 1;
+
+CREATE INDEX finding_counts ON finding (site, device, frame_state, reason, frame_bytes);
 
 CREATE TABLE frame (
     finding_id INTEGER PRIMARY KEY REFERENCES finding (id),

@@ -69,7 +69,7 @@ def serve(config: HubConfig, *, stop: threading.Event, make_index: Callable[[], 
         for thread in threads:
             thread.join()
         link.stop()
-        log.info("stopped after %d messages", committer.taken)
+        log.info("stopped after %d messages; %d of QoS 0 were lost", committer.taken, committer.lost)
         return not failed.is_set()
 
 

@@ -137,11 +137,18 @@ class Store:
 
     def leaders(self) -> Iterator[LeaderRow]:
         """Yield the leaders of all groups, in order of group."""
-        return store_groups.leaders_after(self._connection, 0)
+        return store_groups.leaders_after(self._connection, 0, seen_since_ms=0)
 
-    def leaders_after(self, group_id: int) -> Iterator[LeaderRow]:
-        """Yield the leaders of the groups above `group_id`, in order of group: what an index has not seen yet."""
-        return store_groups.leaders_after(self._connection, group_id)
+    def leaders_after(self, group_id: int, *, seen_since_ms: int = 0) -> Iterator[LeaderRow]:
+        """Yield the leaders of the groups above `group_id`, in order of group: what an index has not seen yet.
+
+        `seen_since_ms` leaves out the groups whose newest member was captured before.
+        """
+        return store_groups.leaders_after(self._connection, group_id, seen_since_ms=seen_since_ms)
+
+    def last_group(self) -> int:
+        """Return the highest number of a group, 0 when there is none."""
+        return store_groups.last_group(self._connection)
 
     def assign_groups(self, assignments: Sequence[GroupAssignment]) -> None:
         """Group findings, all or none. The caller numbers new groups on from the highest leader it has read.

@@ -10,13 +10,13 @@ from hub.store_rows import FINDING_COLUMNS, BatchMember, BatchRow, FindingRow, f
 def candidates(connection: sqlite3.Connection) -> list[FindingRow]:
     """Return one finding of every group that has a frame here and no member in a batch, in order of group."""
     rows = connection.execute(
-        f"SELECT {FINDING_COLUMNS} FROM"
-        " (SELECT f.*, row_number() OVER (PARTITION BY f.group_id"
+        f"SELECT {FINDING_COLUMNS} FROM finding WHERE id IN (SELECT id FROM"
+        " (SELECT f.id, row_number() OVER (PARTITION BY f.group_id"
         "   ORDER BY f.event_id = g.leader_event_id DESC, f.severity DESC, f.id) AS place"
-        "  FROM finding f JOIN near_duplicate_group g ON g.id = f.group_id"
+        "  FROM finding f INDEXED BY finding_present JOIN near_duplicate_group g ON g.id = f.group_id"
         "  WHERE f.frame_state = 'present'"
         "  AND NOT EXISTS (SELECT 1 FROM batch_member m WHERE m.group_id = f.group_id))"
-        " WHERE place = 1 ORDER BY group_id"
+        " WHERE place = 1) ORDER BY group_id"
     )
     return [finding_row(row) for row in rows]
 

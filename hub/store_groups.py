@@ -33,14 +33,20 @@ def ungrouped(connection: sqlite3.Connection, limit: int) -> list[FindingRow]:
     return [finding_row(row) for row in rows]
 
 
-def leaders_after(connection: sqlite3.Connection, group_id: int) -> Iterator[LeaderRow]:
-    """Yield the leaders of the groups above `group_id`, in order of group."""
+def leaders_after(connection: sqlite3.Connection, group_id: int, *, seen_since_ms: int) -> Iterator[LeaderRow]:
+    """Yield the leaders of the groups above `group_id` that were seen since then, in order of group."""
     rows = connection.execute(
         f"SELECT {LEADER_COLUMNS} FROM near_duplicate_group g JOIN finding f ON f.event_id = g.leader_event_id"
-        " WHERE g.id > ? ORDER BY g.id",
-        (group_id,),
+        " WHERE g.id > ? AND g.last_at_ms >= ? ORDER BY g.id",
+        (group_id, seen_since_ms),
     )
     return (leader_row(row) for row in rows)
+
+
+def last_group(connection: sqlite3.Connection) -> int:
+    """Return the highest number of a group, 0 when there is none."""
+    number: int = connection.execute("SELECT coalesce(max(id), 0) FROM near_duplicate_group").fetchone()[0]
+    return number
 
 
 def assign_groups(connection: sqlite3.Connection, assignments: Sequence[GroupAssignment]) -> None:
@@ -108,8 +114,8 @@ def open_findings(connection: sqlite3.Connection, limit: int) -> list[OpenFindin
     """Return what the wants rule may ask for: of every device the most severe `limit`, and as many of its `control`."""
     rows = connection.execute(
         "SELECT event_id, site, device, reason, severity, frame_bytes, received_at_ms FROM"
-        " (SELECT *, row_number() OVER"
-        "   (PARTITION BY site, device, reason = 'control' ORDER BY severity DESC, id) AS place"
+        " (SELECT event_id, site, device, reason, severity, frame_bytes, received_at_ms, row_number() OVER"
+        "   (PARTITION BY site, device, reason = 'control' ORDER BY severity DESC, event_id) AS place"
         "  FROM finding WHERE want_open = 1) WHERE place <= ?",
         (limit,),
     )
@@ -117,11 +123,14 @@ def open_findings(connection: sqlite3.Connection, limit: int) -> list[OpenFindin
 
 
 def pooled(connection: sqlite3.Connection, limit: int) -> list[OpenFinding]:
-    """Return findings but `control` whose frame is here or on its way and whose group is in no batch: the newest."""
+    """Return findings, `control` aside, whose frame is on its way, and the newest here whose group is in no batch."""
     rows = connection.execute(
-        "SELECT event_id, site, device, reason, severity, frame_bytes, received_at_ms FROM finding f"
-        " WHERE frame_state IN ('wanted', 'present') AND reason <> 'control'"
-        " AND NOT EXISTS (SELECT 1 FROM batch_member m WHERE m.group_id = f.group_id) ORDER BY id DESC LIMIT ?",
+        "SELECT event_id, site, device, reason, severity, frame_bytes, received_at_ms FROM finding WHERE id IN"
+        " (SELECT id FROM (SELECT id FROM finding f INDEXED BY finding_present"
+        "   WHERE frame_state = 'present' AND reason <> 'control'"
+        "   AND NOT EXISTS (SELECT 1 FROM batch_member m WHERE m.group_id = f.group_id) ORDER BY id DESC LIMIT ?1)"
+        "  UNION ALL SELECT id FROM finding INDEXED BY finding_wanted"
+        "   WHERE frame_state = 'wanted' AND reason <> 'control')",
         (limit,),
     )
     return [OpenFinding(*row) for row in rows]
@@ -133,7 +142,8 @@ def spent_since(connection: sqlite3.Connection, since_ms: int) -> dict[tuple[str
         "SELECT site, device, coalesce(sum(frame_bytes), 0),"
         " coalesce(sum(frame_bytes) FILTER (WHERE reason = 'control'), 0),"
         " count(*) FILTER (WHERE frame_state = 'wanted')"
-        " FROM finding WHERE wanted_at_ms >= ? AND frame_state <> 'gone' GROUP BY site, device",
+        " FROM finding INDEXED BY finding_wanted_at WHERE wanted_at_ms >= ? AND frame_state <> 'gone'"
+        " GROUP BY site, device",
         (since_ms,),
     )
     return {(r[0], r[1]): DeviceSpend(bytes=r[2], control_bytes=r[3], outstanding=r[4]) for r in rows}

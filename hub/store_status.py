@@ -1,11 +1,14 @@
 """SQL of `hub status`: what is in the database, counted."""
 
 import sqlite3
-from typing import Final
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 
 import msgspec
 
 from edge.contract.status import Heartbeat, State
+from hub.store_rows import FrameState
 
 
 class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,16 +61,19 @@ def hub_status(connection: sqlite3.Connection, *, now_ms: int) -> HubStatus:
     """Count in one read transaction."""
     connection.execute("BEGIN")
     try:
+        counts = _finding_counts(connection)
         return HubStatus(
             at_ms=now_ms,
-            devices=_devices(connection),
-            findings=_counts(connection, "SELECT reason, count(*) FROM finding GROUP BY reason ORDER BY reason"),
-            frames=_counts(connection, "SELECT frame_state, count(*) FROM finding GROUP BY frame_state"),
-            frame_bytes=_number(connection, "SELECT sum(frame_bytes) FROM finding WHERE frame_state = 'present'"),
-            finding_frame_bytes=_number(connection, "SELECT sum(frame_bytes) FROM finding"),
+            devices=_devices(connection, counts),
+            findings=_sum(counts, key=lambda c: c.reason),
+            frames=_sum(counts, key=lambda c: c.frame_state),
+            frame_bytes=sum(c.bytes for c in counts if c.frame_state == FrameState.PRESENT),
+            finding_frame_bytes=sum(c.bytes for c in counts),
             groups=_number(connection, "SELECT count(*) FROM near_duplicate_group"),
             ungrouped=_number(connection, "SELECT count(*) FROM finding WHERE group_id IS NULL"),
-            refused=_counts(connection, "SELECT substr(name, 9), value FROM counter WHERE name LIKE 'refused.%'"),
+            refused=dict(
+                connection.execute("SELECT substr(name, 9), value FROM counter WHERE name LIKE 'refused.%'").fetchall()
+            ),
             batches=_number(connection, "SELECT count(*) FROM batch"),
             batched_images=_number(connection, "SELECT count(*) FROM batch_member"),
         )
@@ -75,14 +81,40 @@ def hub_status(connection: sqlite3.Connection, *, now_ms: int) -> HubStatus:
         connection.rollback()
 
 
-def _devices(connection: sqlite3.Connection) -> list[DeviceStatus]:
+class _Count(NamedTuple):
+    site: str
+    device: str
+    frame_state: str
+    reason: str
+    findings: int
+    bytes: int
+
+
+def _finding_counts(connection: sqlite3.Connection) -> list[_Count]:
+    """One walk over the index `finding_counts`; the rows with their headers are not read."""
     rows = connection.execute(
-        "SELECT d.site, d.device, d.online, d.state, d.heartbeat, d.heartbeat_at_ms, coalesce(f.findings, 0),"
-        " coalesce(f.present, 0) FROM device d LEFT JOIN"
-        " (SELECT site, device, count(*) AS findings, sum(frame_state = 'present') AS present"
-        "  FROM finding GROUP BY site, device) f USING (site, device) ORDER BY d.site, d.device"
+        "SELECT site, device, frame_state, reason, count(*), sum(frame_bytes) FROM finding GROUP BY 1, 2, 3, 4"
     )
-    return [_device(*row) for row in rows]
+    return [_Count(*row) for row in rows]
+
+
+def _sum(counts: Sequence[_Count], *, key: Callable[[_Count], str]) -> dict[str, int]:
+    sums: Counter[str] = Counter()
+    for count in counts:
+        sums[key(count)] += count.findings
+    return dict(sorted(sums.items()))
+
+
+def _devices(connection: sqlite3.Connection, counts: Sequence[_Count]) -> list[DeviceStatus]:
+    findings = _sum(counts, key=lambda c: f"{c.site}/{c.device}")
+    present = _sum([c for c in counts if c.frame_state == FrameState.PRESENT], key=lambda c: f"{c.site}/{c.device}")
+    rows = connection.execute(
+        "SELECT site, device, online, state, heartbeat, heartbeat_at_ms FROM device ORDER BY site, device"
+    )
+    return [
+        _device(*row, findings=findings.get(f"{row[0]}/{row[1]}", 0), present=present.get(f"{row[0]}/{row[1]}", 0))
+        for row in rows
+    ]
 
 
 def _device(
@@ -92,6 +124,7 @@ def _device(
     state_json: bytes | None,
     heartbeat_json: bytes | None,
     heartbeat_at_ms: int | None,
+    *,
     findings: int,
     present: int,
 ) -> DeviceStatus:
@@ -116,10 +149,6 @@ def _device(
         findings=findings,
         frames_present=present,
     )
-
-
-def _counts(connection: sqlite3.Connection, query: str) -> dict[str, int]:
-    return dict(connection.execute(query).fetchall())
 
 
 def _number(connection: sqlite3.Connection, query: str) -> int:

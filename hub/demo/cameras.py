@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -14,10 +15,8 @@ from edge.contract.errors import UnusableError
 Image = NDArray[np.uint8]
 SEED: Final = 7
 DARK_GAIN: Final = 0.3
-DARK_NOISE: Final = 3.0
-NOISY_SIGMA: Final = 14.0
-JPEG_QUALITY: Final = 92
-CAMERAS: Final = {"day": "as it is", "dark": "30 % of the light", "noisy": "sensor noise of 14 grey levels"}
+SIGMAS: Final = {"day": 0.0, "dark": 3.0, "noisy": 14.0}
+CAMERAS: Final = {"day": "as it is", "dark": "30 % of the light", "noisy": "noise of 14 grey levels"}
 
 
 def find_clip() -> Path:
@@ -30,46 +29,63 @@ def find_clip() -> Path:
     raise UnusableError(msg)
 
 
+def count_frames(clip: Path) -> int:
+    """Return the number of frames that the clip claims."""
+    return int(cv2.VideoCapture(str(clip)).get(cv2.CAP_PROP_FRAME_COUNT))
+
+
 def make_clips(clip: Path, folder: Path, *, on_frame: Callable[[], None]) -> dict[str, Path]:
     """Write one Motion-JPEG file a camera and return them by camera. Motion JPEG keeps the noise that H.264 would eat.
+
+    Args:
+        clip: any recording that OpenCV reads.
+        folder: where `CAMERA.avi` is written.
+        on_frame: called once a frame and camera, from several threads.
 
     Raises:
         UnusableError: when the clip cannot be read or a file cannot be written.
     """
-    capture = cv2.VideoCapture(str(clip))
-    fps = capture.get(cv2.CAP_PROP_FPS)
-    size = (int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)))
     paths = {camera: folder / f"{camera}.avi" for camera in CAMERAS}
-    codec = cv2.VideoWriter.fourcc(*"MJPG")
-    writers = {camera: cv2.VideoWriter(str(path), codec, fps, size) for camera, path in paths.items()}
-    for writer in writers.values():
-        writer.set(cv2.VIDEOWRITER_PROP_QUALITY, JPEG_QUALITY)
-    if not capture.isOpened() or not all(writer.isOpened() for writer in writers.values()):
-        msg = f"cannot turn {clip} into Motion JPEG in {folder}"
-        raise UnusableError(msg)
-    random = np.random.default_rng(SEED)
-    while True:
-        done, image = capture.read()
-        if not done:
-            break
-        frame = np.asarray(image, np.uint8)
-        for camera, writer in writers.items():
-            writer.write(_seen_by(camera, frame, random))
-        on_frame()
-    for writer in writers.values():
-        writer.release()
-    capture.release()
+    with ThreadPoolExecutor(len(paths)) as pool:
+        work = [pool.submit(_make_clip, clip, path, camera=camera, on_frame=on_frame) for camera, path in paths.items()]
+        for one in work:
+            one.result()
     return paths
 
 
-def _seen_by(camera: str, frame: Image, random: np.random.Generator) -> Image:
-    if camera == "dark":
-        return _noise(cv2.convertScaleAbs(frame, alpha=DARK_GAIN), DARK_NOISE, random)
-    if camera == "noisy":
-        return _noise(frame, NOISY_SIGMA, random)
-    return frame
+def _make_clip(clip: Path, path: Path, *, camera: str, on_frame: Callable[[], None]) -> None:
+    capture = cv2.VideoCapture(str(clip))
+    width, height = (int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    fps = capture.get(cv2.CAP_PROP_FPS)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), fps, (width, height))
+    if not capture.isOpened() or not writer.isOpened():
+        msg = f"cannot turn {clip} into the Motion JPEG {path}"
+        raise UnusableError(msg)
+    grain = Grain(width, height, sigma=SIGMAS[camera])
+    done, image = capture.read()
+    while done:
+        lit = cv2.convertScaleAbs(image, alpha=DARK_GAIN) if camera == "dark" else image
+        writer.write(grain.on(np.asarray(lit, np.uint8)))
+        on_frame()
+        done, image = capture.read()
+    writer.release()
+    capture.release()
 
 
-def _noise(frame: NDArray[np.uint8] | cv2.typing.MatLike, sigma: float, random: np.random.Generator) -> Image:
-    grain = random.standard_normal(frame.shape[:2], np.float32)[..., None] * sigma
-    return np.clip(np.asarray(frame, np.float32) + grain, 0, 255).astype(np.uint8)
+class Grain:
+    """Sensor noise. One large field is drawn once; every picture takes its own random part of it."""
+
+    def __init__(self, width: int, height: int, *, sigma: float) -> None:
+        self._random = np.random.default_rng(SEED)
+        self._sigma = sigma
+        field = self._random.standard_normal((2 * height, 2 * width), np.float32) * sigma
+        self._field = cv2.merge([np.rint(field).astype(np.int16)] * 3)
+
+    def on(self, frame: Image) -> Image:
+        """Return the frame with grey noise of `sigma` grey levels."""
+        if not self._sigma:
+            return frame
+        height, width = frame.shape[:2]
+        top, left = self._random.integers(0, (height, width))
+        part = self._field[top : top + height, left : left + width]
+        return np.asarray(cv2.add(frame, part, dtype=cv2.CV_8U), np.uint8)

@@ -18,7 +18,7 @@ from rich.table import Table
 from edge.contract.errors import UnreachableError, UnusableError
 from hub.batches import batch_view, new_batch
 from hub.demo.broker import local_broker
-from hub.demo.cameras import CAMERAS, find_clip, make_clips
+from hub.demo.cameras import CAMERAS, count_frames, find_clip, make_clips
 from hub.export import Format, export_batch
 from hub.store import Store
 from hub.store_status import HubStatus
@@ -110,8 +110,9 @@ def _clear(out: Path) -> None:
 def _make_clips(out: Path, console: Console) -> dict[str, Path]:
     bar = Progress(TextColumn("making the cameras' clips"), BarColumn(), TimeRemainingColumn(), console=console)
     with bar:
-        task = bar.add_task("", total=330)
-        return make_clips(find_clip(), out, on_frame=lambda: bar.advance(task))
+        clip = find_clip()
+        task = bar.add_task("", total=count_frames(clip) * len(CAMERAS))
+        return make_clips(clip, out, on_frame=lambda: bar.advance(task))
 
 
 @contextmanager

@@ -20,7 +20,8 @@ ROUNDS = 6
 def main() -> None:
     frames = full_hd_frames()
     print(f"Detector on {FRAMES} frames of the bundled clip enlarged to 1920x1080, starter model, scores from .05,")
-    print(f"all cores, median ms; a bare infer() and a whole detect() take turns, {ROUNDS} rounds")
+    print("all cores, ms at the 10th percentile (other load slows infer() first and would flatter the ratio);")
+    print(f"a bare infer() and a whole detect() take turns, {ROUNDS} rounds")
     columns = ("letterbox", "infer", "head", "bare", "detect", "beyond")
     print(f"{'input':>9} {'runtime':<12}", *(f"{column:>9}" for column in columns))
     for size in SIZES:
@@ -52,8 +53,9 @@ def measure(detector: Detector, frames: list[np.ndarray]) -> None:
             start = time.perf_counter()
             steps.append(detector.detect(frame).timings_ms)
             whole.append((time.perf_counter() - start) * 1e3)
-    letterbox, infer, head = (statistics.median(column) for column in zip(*steps, strict=True))
-    alone, together = statistics.median(bare), statistics.median(whole)
+    letterbox, infer, head, alone, together = (
+        statistics.quantiles(column, n=10)[0] for column in (*zip(*steps, strict=True), bare, whole)
+    )
     width, height = detector.input_size
     row = " ".join(f"{value:9.2f}" for value in (letterbox, infer, head, alone, together))
     print(f"{width:>5}x{height} {detector.runtime_name:<12} {row} {(letterbox + head) / alone:9.1%}")

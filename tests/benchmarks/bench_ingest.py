@@ -139,7 +139,7 @@ def line(name: str, seconds: float) -> str:
 
 
 def hash_seconds(payloads: Sequence[bytes]) -> float:
-    """What the SHA-256 of the frames alone takes: a good part of the whole on a processor without instructions for it."""
+    """What the SHA-256 of the frames alone takes: a good part of it on a processor without instructions for it."""
     frames = [payload[-FRAME_BYTES:] for payload in payloads]
     started = time.perf_counter()
     for frame in frames:
