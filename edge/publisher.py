@@ -87,6 +87,19 @@ class _Session:
     complaints: set[str] = field(default_factory=set)
 
 
+def open_link(config: MqttConfig, identity: Identity) -> Link:
+    """Return the device's link, not yet open. Raises `UnusableError`.
+
+    The client id has colons, which no name has: two devices never share one. Nothing is confirmed to the broker before
+    `Link.settle`, so that opening a link and closing it again costs the device's session nothing.
+    """
+    return Link(
+        config,
+        client_id=f"weakspot:{identity.site}:{identity.device}",
+        topics=[topic(identity.site, identity.device, kind) for kind in (Kind.ACK, Kind.WANT)],
+    )
+
+
 class Publisher:
     """The thread that empties the spool. `start` once, `stop` once.
 
@@ -120,11 +133,7 @@ class Publisher:
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._topics = {kind: topic(identity.site, identity.device, kind) for kind in Kind}
-        self._link = Link(
-            config,
-            client_id=f"weakspot:{identity.site}:{identity.device}",
-            topics=(self._topics[Kind.ACK], self._topics[Kind.WANT]),
-        )
+        self._link = open_link(config, identity)
         self._session = _Session()
         self._gone: deque[str] = deque()
         self._heartbeat: bytes | None = None

@@ -25,9 +25,7 @@ from edge.contract.errors import UntrustedError, UnusableError, WeakspotError
 from edge.contract.samples import decode_event, decode_frame, is_event_id
 from edge.contract.status import Ack, Heartbeat, State, decode
 from edge.contract.topics import Kind, Topic, parse_topic
-from hub.config import IngestConfig
-from hub.images import require_jpeg
-from hub.store_ingest import (
+from hub.arrivals import (
     Arrival,
     Content,
     EventContent,
@@ -37,6 +35,8 @@ from hub.store_ingest import (
     RefusedContent,
     StateContent,
 )
+from hub.config import IngestConfig
+from hub.images import require_jpeg
 
 _PREFIX_BYTES: Final = 8  # magic and header length, see edge.contract.samples
 MAX_STATUS_BYTES: Final = 65536

@@ -30,9 +30,9 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from edge.contract.errors import UnusableError
 from edge.contract.status import Ack, Want, encode
 from edge.contract.topics import Kind, subscription, topic
+from hub.arrivals import Arrival
 from hub.config import MqttConfig
 from hub.ingest import Ticket, judge
-from hub.store_ingest import Arrival
 
 MAX_RECONNECT_S: Final = 60
 MAX_UNSENT: Final = 10_000

@@ -17,8 +17,8 @@ from urllib.parse import quote
 
 from edge.contract.errors import UnusableError
 from hub import store_batches, store_check, store_groups, store_ingest, store_status
+from hub.arrivals import Arrival, Outcome
 from hub.migrations import APPLICATION_ID, migrate
-from hub.store_ingest import Arrival, Outcome
 from hub.store_rows import BatchMember, BatchRow, FindingRow, FrameState, GroupAssignment, LeaderRow
 from hub.store_status import HubStatus
 from hub.wants import DeviceSpend, OpenFinding, Overdue

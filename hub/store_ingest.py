@@ -10,13 +10,20 @@ Laws (numbers of the house):
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Final, NamedTuple
 
 from edge.contract.errors import WeakspotError
-from edge.contract.samples import Finding, FrameHeader
 from edge.contract.status import Heartbeat, State
+from hub.arrivals import (
+    Arrival,
+    EventContent,
+    FrameContent,
+    HeartbeatContent,
+    Outcome,
+    RefusedContent,
+    StateContent,
+)
 from hub.images import require_jpeg
 from hub.store_groups import reopen_group
 from hub.store_rows import immediate
@@ -25,70 +32,6 @@ REFUSED_KEPT: Final = 10_000
 HEAD_BYTES: Final = 4096
 MAX_PARTS: Final = 1024
 MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class EventContent:
-    """A finding, checked, with its JSON as it came and its JPEG, checked, or nothing."""
-
-    finding: Finding
-    header: bytes
-    jpeg: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class FrameContent:
-    """One part of a frame, or the word that it is gone."""
-
-    header: FrameHeader
-    part: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class HeartbeatContent:
-    """A heartbeat, checked."""
-
-    heartbeat: Heartbeat
-
-
-@dataclass(frozen=True, slots=True)
-class StateContent:
-    """A state or a last will, checked."""
-
-    state: State
-
-
-@dataclass(frozen=True, slots=True)
-class RefusedContent:
-    """A message that cannot be used. `event_id` is None when not even that could be read."""
-
-    reason: str
-    event_id: str | None
-
-
-Content = EventContent | FrameContent | HeartbeatContent | StateContent | RefusedContent
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """One message: where it came from, what it is, and the payload for the record of refused ones.
-
-    `site` and `device` are those of the topic; empty when the topic names none.
-    """
-
-    topic: str
-    site: str
-    device: str
-    payload: bytes
-    content: Content
-
-
-class Outcome(NamedTuple):
-    """What may be acknowledged to the device that sent one message."""
-
-    finding: str | None = None
-    frame: str | None = None
-    refused: tuple[str, str] | None = None
 
 
 _NOTHING: Final = Outcome()

@@ -93,9 +93,8 @@ def test_the_readme_toml_is_valid(tmp_path: Path) -> None:
 def run(line: str, folder: Path) -> str:
     """Run one line of the README in `folder`; it must succeed."""
     program, *arguments = shlex.split(line)
-    done = subprocess.run(
-        [sys.executable, "-m", program, *arguments], cwd=folder, capture_output=True, text=True, timeout=120, check=False
-    )
+    command = [sys.executable, "-m", program, *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
     return done.stdout
 

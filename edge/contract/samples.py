@@ -18,7 +18,7 @@ from typing import Annotated, Final, TypeVar
 
 import msgspec
 
-from edge.contract.errors import UnusableError, UntrustedError
+from edge.contract.errors import UntrustedError, UnusableError
 
 SCHEMA: Final = 1
 MAGIC: Final = b"WSP1"

@@ -17,7 +17,7 @@ from edge.detector.detections import Detections, box_iou
 from edge.detector.detector import Detector, open_detector
 from edge.detector.letterbox import Letterbox, Size
 from edge.detector.opening import read_model
-from edge.detector.runtime import installed_runtimes
+from edge.detector.runtimes import installed_runtimes
 from edge.frame import Image
 
 _LEAST_RUNS, _MOST_RUNS, _MOST_SECONDS = 5, 50, 2.0

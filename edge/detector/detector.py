@@ -25,7 +25,8 @@ from edge.detector.heads import HEADS, recognise
 from edge.detector.heads.head import Head, Shapes
 from edge.detector.letterbox import Letterbox, Placement, Size, tensor_shape
 from edge.detector.opening import ModelFile, choose_size, guess_input, make_card, read_model
-from edge.detector.runtime import Binding, Outputs, Runtime, RuntimeOptions, open_runtime
+from edge.detector.runtime import Binding, Outputs, Runtime, RuntimeOptions
+from edge.detector.runtimes import open_runtime
 
 FEATURES = "features"
 _NO_FEATURES = np.zeros(0, np.float32)

@@ -9,7 +9,7 @@ import numpy as np
 
 from edge.detector.detector import Detector, open_detector
 from edge.detector.letterbox import Letterbox
-from edge.detector.runtime import AUTO_ORDER, installed_runtimes
+from edge.detector.runtimes import AUTO_ORDER, installed_runtimes
 
 CLIP = Path(__file__).parents[2] / "deploy" / "demo" / "street.mp4"
 SIZES = ((320, 320), (320, 192))

@@ -72,7 +72,7 @@ def test_paths_are_absolute_and_the_port_follows_tls() -> None:
         (LEAST.replace("yard", "ya/rd"), "`site`: "),  # the topic tree cannot carry it
         (LEAST.replace("clip.mp4", ""), "`camera[0].source`: "),
         ("site =", "not valid TOML: "),
-        ("camera = 3\n" + LEAST.split("[[")[0], "`camera`: "),
+        ("camera = 3\n" + LEAST.split("[[", maxsplit=1)[0], "`camera`: "),
     ],
 )
 def test_a_mistake_is_one_line_that_names_the_key(text: str, message: str) -> None:

@@ -120,6 +120,12 @@ def test_sigterm_drains_and_exits_0(tmp_path: Path, broker: Broker, hub, device)
     wait_until(lambda: hub.events, what="findings")
     reported = edge("status", "--config", tmp_path / "edge.toml", "--json")
     assert json.loads(reported.stdout)["running"] is True
+    wait_until(lambda: read_status(config.data_dir).connected)
+    checked = edge("check", "--config", tmp_path / "edge.toml")
+    assert checked.returncode == 0, checked.stderr
+    assert "broker: good: the running daemon is connected" in checked.stdout
+    assert "camera front: good: the running daemon had a frame" in checked.stdout
+    assert len(hub.states) == 1, "the check did not take the daemon's session"
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
     assert not hub.states[-1].online
@@ -225,6 +231,7 @@ def test_detection_goes_on_while_disk_and_network_hang(tmp_path: Path) -> None:
         spool.let_go.set()
         daemon.stop()
         assert spool.counters()[1]["writer_busy"] > 5
+        assert not daemon._writer.is_alive()
         assert sum(spool.counters()[0].values()) > 5
         spool.close()
 

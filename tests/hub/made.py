@@ -10,8 +10,8 @@ import numpy as np
 from edge.contract.samples import Box, Finding, FrameHeader, Light, Reason, encode_event, encode_frame
 from edge.contract.status import CameraHealth, Heartbeat, SpoolHealth, State, encode
 from edge.contract.topics import Kind, topic
+from hub.arrivals import Arrival
 from hub.ingest import judge
-from hub.store_ingest import Arrival
 
 WIDTH, HEIGHT = 64, 48
 

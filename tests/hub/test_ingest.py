@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from edge.contract.samples import FrameHeader, encode_frame
 from edge.contract.topics import Kind, topic
+from hub.arrivals import Arrival, EventContent, Outcome, RefusedContent
 from hub.config import IngestConfig
 from hub.ingest import Committer, Ticket, group_acks, judge
 from hub.store import Store
-from hub.store_ingest import Arrival, EventContent, Outcome, RefusedContent
 from tests.brokers import wait_until
 from tests.hub.made import (
     arrival,

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from edge.contract.errors import UnusableError
 from edge.contract.samples import Reason
 from edge.contract.topics import Kind
+from hub.arrivals import Arrival, Outcome
 from hub.store import BatchMember, FrameState, GroupAssignment, Store
 from hub.store_groups import StaleError
-from hub.store_ingest import MAX_PARTS, Arrival, Outcome
+from hub.store_ingest import MAX_PARTS
 from tests.hub.made import (
     arrival,
     event_id,

@@ -17,7 +17,7 @@ from edge.contract.errors import UnusableError
 from edge.detector.detector import Detector, open_detector
 from edge.detector.heads import HEADS
 from edge.detector.opening import find_starter, parse_size
-from edge.detector.runtime import installed_runtimes
+from edge.detector.runtimes import installed_runtimes
 from tests.edge.detector.made_graphs import (
     CAR,
     DOG,

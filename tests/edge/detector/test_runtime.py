@@ -12,7 +12,7 @@ from edge.contract.errors import UnusableError
 from edge.detector.checking import agreement, check_model, made_picture
 from edge.detector.detections import Detections, box_iou
 from edge.detector.detector import open_detector
-from edge.detector.runtime import installed_runtimes
+from edge.detector.runtimes import installed_runtimes
 from tests.edge.detector.made_graphs import save_graph, yolo_cells
 from tests.edge.detector.test_heads import SIZE, YOLO_BOXES
 
