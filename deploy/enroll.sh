@@ -38,7 +38,8 @@ Make the keys and certificates of a fleet, and the broker's list of who may do w
       One line a device: SITE DEVICE and the day its certificate ends.
 
 FLEET/ca and FLEET/hub-ca hold the authorities' keys: keep the folder FLEET on a machine of your own, not on the broker.
-After `device` and `revoke`, copy FLEET/broker to the broker again and reload it: see README.md beside this script.
+After `device`, copy FLEET/broker to the broker again and reload it; after `revoke`, restart it. README.md beside this
+script has every step from an empty machine to a device that reports.
 
 Exit status: 0 done, 2 it could not be done.
 HELP
@@ -282,7 +283,7 @@ revoke() {
   make_revocation_list
   rm -rf "$place" "$place.tar.gz"
   write_access_list
-  echo "$site $device is revoked; copy $fleet/broker to the broker and reload it"
+  echo "$site $device is revoked; copy $fleet/broker to the broker and restart it"
 }
 
 list() {

@@ -153,23 +153,26 @@ class Camera:
     def _capture(self) -> str | None:
         """Run one capture process to its end; return why it is lost, None when its file ended."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with ours:
-            with theirs:
-                self._process = subprocess.Popen(  # noqa: S603 - our own module
+        process = None
+        with ours, theirs:
+            try:
+                process = subprocess.Popen(  # noqa: S603 - our own module
                     [sys.executable, "-m", "edge.capture", str(theirs.fileno())],
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     start_new_session=True,
                     cwd=Path(__file__).resolve().parents[1],
                 )
-            try:
+                theirs.close()
+                self._process = process
                 ours.settimeout(_LOOK_S)
                 ours.send(msgspec.json.encode(self._order()))
                 return self._watch(ours)
-            except OSError as error:
-                return f"its process does not listen: {error}"
+            except (OSError, ValueError, msgspec.DecodeError) as error:
+                return f"its process cannot be used: {error}"
             finally:
-                self._reap(self._process)
+                if process is not None:
+                    self._reap(process)
 
     def _watch(self, reports: socket.socket) -> str | None:
         heard_s, patience_s = time.monotonic(), max(CONNECT_S, self._config.stall_s)

@@ -217,18 +217,15 @@ def run(
     """
     import logging
     import os
-    import signal
-    import threading
 
     from edge.config import read_config
     from edge.daemon import run as run_daemon
+    from edge.daemon import stop_on_signals
     from edge.health import notify
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = read_config(config)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_on_signals()
     systemd = os.environ.get("NOTIFY_SOCKET")
     run_daemon(settings, stop=stop, exit_at_end=exit_at_end, tell=lambda message: notify(systemd, message))
 

@@ -16,9 +16,11 @@ import logging
 import os
 import queue
 import random
+import signal
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -88,6 +90,23 @@ def run(
         tell("STOPPING=1")
 
 
+def stop_on_signals() -> threading.Event:
+    """Return an event that SIGTERM and SIGINT set. Call it before any other thread is started.
+
+    A thread waits for the signals: an event set by a handler could meet its own lock, held by the thread it interrupts.
+    """
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    stop = threading.Event()
+
+    def wait() -> None:
+        signal.sigwait(numbers)
+        stop.set()
+
+    threading.Thread(target=wait, name="signals", daemon=True).start()
+    return stop
+
+
 def open_configured(config: EdgeConfig) -> Detector:
     """Open the detector of `[model]`. Raises `UnusableError`."""
     model = config.model
@@ -139,6 +158,7 @@ class Daemon:
         self._halting = threading.Event()
         self._queue: queue.Queue[Mined | None] = queue.Queue(WRITER_QUEUE)
         self._quota = Quota(config.quota)
+        self._faults: Counter[str] = Counter()
         threshold = config.model.score_threshold
         self._score_threshold = detector.score_threshold if threshold is None else threshold
         self._publisher = Publisher(
@@ -245,8 +265,7 @@ class Daemon:
                 eye.finished = True
                 self._finish(eye)
         except Exception:  # noqa: BLE001 - the loop counts and goes on
-            _log.exception("a frame of camera %s could not be looked at", eye.camera.name)
-            self._spool.count("detection_error")
+            self._note_fault("detection_error", "a frame could not be looked at")
 
     def _look(self, eye: _Eye, frame: Frame) -> None:
         begun_s = time.monotonic()
@@ -271,6 +290,14 @@ class Daemon:
             except queue.Full:
                 self._spool.count("writer_busy")
 
+    def _note_fault(self, reason: str, text: str) -> None:
+        """Count an exception; log the 1st, 2nd, 4th, 8th ... so that a fault of every frame does not fill the disk."""
+        self._spool.count(reason)
+        self._faults[reason] += 1
+        n = self._faults[reason]
+        if n & (n - 1) == 0:
+            _log.exception("%s (%d so far)", text, n)
+
     # The writer's thread.
 
     def _write(self) -> None:
@@ -285,8 +312,7 @@ class Daemon:
                 )
                 self._spool.put(finding, jpeg)
             except Exception:  # noqa: BLE001 - the loop counts and goes on
-                _log.exception("a sample could not be written")
-                self._spool.count("writer_error")
+                self._note_fault("writer_error", "a sample could not be written")
 
     # The caller's thread.
 

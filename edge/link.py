@@ -150,9 +150,10 @@ class Link:
         """Messages of QoS 1 that the broker has not confirmed."""
         return len(self._in_flight)
 
-    def has_room(self) -> bool:
-        """Whether one more message of QoS 1 may be sent now."""
-        return self.in_flight < self._max_in_flight and sum(self._in_flight.values()) < MAX_IN_FLIGHT_BYTES
+    def has_room(self, share: float = 1.0) -> bool:
+        """Whether one more message of QoS 1 may be sent now, if its kind may take this share of the room."""
+        waiting_bytes = sum(self._in_flight.values())
+        return self.in_flight < share * self._max_in_flight and waiting_bytes < share * MAX_IN_FLIGHT_BYTES
 
     def is_behind(self) -> bool:
         """Whether the network has not yet taken what was handed to it: no time for messages that may be lost."""

@@ -7,12 +7,13 @@ Laws (the house's numbers):
 
 Of its own:
 
-a. At most `WINDOW` samples wait for the hub's ack. A hub that does not answer in time is probed with one sample until
-   it answers again; each sample's own retries back off, with jitter (edge.spool).
+a. At most `WINDOW` findings and `FRAMES` frames wait for the hub's ack. A hub that does not answer in time is probed
+   with one of each until it answers again; each sample's own retries back off, with jitter (edge.spool).
 b. At most the link's room is in the client's memory; frames are read from the spool one at a time and sent in parts.
 c. Nothing waits for this thread: puts go to the spool, heartbeats and detections into small places that overflow.
 
-The order of one turn: what the broker confirmed, what the hub said, what has waited too long, what is due.
+The order of one turn: what the broker confirmed, what the hub said, what has waited too long, what is due: findings
+before frames, each with room of its own.
 """
 
 import logging
@@ -36,9 +37,12 @@ INLINE_BYTES: Final = 120_000
 PART_BYTES: Final = 65_536
 WINDOW: Final = 32
 FIRST_WINDOW: Final = 8
+FRAMES: Final = 8
 PARTS_IN_FLIGHT: Final = 8
+EVENTS_SHARE: Final = 0.6
 SETTLED_S: Final = 30.0
 REFUSED_S: Final = 5.0
+NOBODY: Final = "No matching subscribers"
 _TURN_S: Final = 0.1
 _HEADER_ROOM: Final = 512
 
@@ -85,6 +89,10 @@ class _Session:
     transfer: _Transfer | None = None
     window: int = FIRST_WINDOW
     complaints: set[str] = field(default_factory=set)
+
+    def frames(self) -> list[_Sent]:
+        """Return the samples on their way whose finding the hub already has."""
+        return [sent for sent in self.sent.values() if sent.state is not SampleState.NEW]
 
 
 def open_link(config: MqttConfig, identity: Identity) -> Link:
@@ -188,6 +196,7 @@ class Publisher:
         self._link.open(will=will, give_up=self._stopping.is_set)
         self._spool.release_all()
         self._session = _Session()
+        self._detections.clear()
         self._publish(Kind.STATE, self._state(online=True), retain=True)
         self.connected = True
         _log.info("connected to the broker %s:%s", self._config.host, self._config.port)
@@ -206,8 +215,8 @@ class Publisher:
         self._expire()
         self._send_lossy()
         self._send_gone()
-        self._send_parts()
         self._send_events()
+        self._send_parts()
 
     def _is_drained(self) -> bool:
         return not self._session.sent and not self._gone and self._spool.health().unsent == 0
@@ -242,7 +251,8 @@ class Publisher:
         self._session.window = 1
         if refusal not in self._session.complaints:
             self._session.complaints.add(refusal)
-            _log.warning("the broker did not pass a message on: %s", refusal)
+            hint = ": is the hub running?" if refusal == NOBODY else ""
+            _log.warning("the broker did not pass a message on: %s%s", refusal, hint)
 
     def _obey(self, message: Message) -> None:
         try:
@@ -307,7 +317,7 @@ class Publisher:
 
     def _send_events(self) -> None:
         session = self._session
-        while self._link.has_room() and len(session.sent) < session.window:
+        while self._link.has_room(EVENTS_SHARE) and len(session.sent) - len(session.frames()) < session.window:
             leased = self._spool.lease(SampleState.NEW, now_s=self._clock(), limit=1)
             if not leased:
                 return
@@ -326,7 +336,7 @@ class Publisher:
         self._send_part_of(leased.event_id, Kind.EVENT, payload)
 
     def _send_parts(self) -> None:
-        while self._link.has_room() and self._parts_in_flight() < PARTS_IN_FLIGHT:
+        while self._link.has_room() and sum(s.unconfirmed for s in self._session.frames()) < PARTS_IN_FLIGHT:
             transfer = self._session.transfer or self._next_transfer()
             if transfer is None:
                 return
@@ -339,11 +349,8 @@ class Publisher:
             self._session.transfer = transfer if transfer.offset < len(transfer.jpeg) else None
             self._send_part_of(transfer.event_id, Kind.FRAME, encode_frame(header, part))
 
-    def _parts_in_flight(self) -> int:
-        return sum(sent.unconfirmed for sent in self._session.sent.values() if sent.state is not SampleState.NEW)
-
     def _next_transfer(self) -> _Transfer | None:
-        if len(self._session.sent) >= self._session.window:
+        if len(self._session.frames()) >= min(FRAMES, self._session.window):
             return None
         states = (SampleState.WANTED, SampleState.HELD) if self._upload_all else (SampleState.WANTED,)
         for state in states:

@@ -265,8 +265,8 @@ class Spool:
     def _room(self, db: sqlite3.Connection) -> int:
         """Return how much all samples may take now: the limit, or what the disk allows."""
         free_pages: int = db.execute("PRAGMA freelist_count").fetchone()[0]
-        spare = max(0, self._reserve.free_bytes() - self._reserve.size_bytes)
-        return min(self.limit_bytes, self._used + free_pages * PAGE_BYTES + spare)
+        spare_bytes = free_pages * PAGE_BYTES + max(0, self._reserve.free_bytes() - self._reserve.size_bytes)
+        return min(self.limit_bytes, self._used + spare_bytes)
 
     def _evict(self, db: sqlite3.Connection, excess: int, *, below: float) -> bool:
         """Free `excess` bytes, the least worthy first, but no `NEW` sample of rank `below` or more. All or nothing."""

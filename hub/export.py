@@ -315,10 +315,12 @@ def _readme(batch: BatchView, annotations: AnnotationSet, fmt: Format) -> Iterat
     yield f"{images} images of {cameras} camera{'s' * (cameras != 1)}, {boxes} boxes proposed\n"
     yield "\nWhat to do\n----------\n"
     yield f"{_RULES}\nWhere a proposed box comes from (its origin)\n\n"
-    yield from (f"  {origin:10} {meaning}\n" for origin, meaning in _ORIGINS.items())
+    origins = {one.origin for image in annotations.images for one in image.annotations}
+    yield from (f"  {origin:10} {meaning}\n" for origin, meaning in _ORIGINS.items() if origin in origins)
     yield "\nLabels\n------\n"
     yield from (f"  {label}\n" for label in annotations.labels)
-    yield f"\nHow to open it ({fmt.value})\n--------------\n{_MODULES[fmt].HOW_TO_OPEN}"
+    heading = f"How to open it ({fmt.value})"
+    yield f"\n{heading}\n{'-' * len(heading)}\n{_MODULES[fmt].HOW_TO_OPEN}"
     yield f"\nThe images carry no marks: {CONTACT_SHEET} shows on one page where a miss is suspected and why.\n"
     yield f"{MANIFEST} ties each image to its event: keep it, and keep the names of the images.\n"
 

@@ -35,7 +35,8 @@ def test_paths_are_absolute_and_the_port_follows_tls() -> None:
         'data_dir = "/var/lib/weakspot"\n'
         + LEAST
         + (
-            '[mqtt]\nca = "ca.pem"\ncert = "tls/gate.pem"\nkey = "/k/gate.key"\n[model]\npath = "m/a.onnx"\ninput = "320x192"\n'
+            '[mqtt]\nca = "ca.pem"\ncert = "tls/gate.pem"\nkey = "/k/gate.key"\n'
+            '[model]\npath = "m/a.onnx"\ninput = "320x192"\n'
             '[detections]\nfile = "d.jsonl"\n'
         )
     )

@@ -325,3 +325,24 @@ def test_a_missing_certificate_is_one_clear_error(spool, tmp_path: Path) -> None
     (tmp_path / "ca.pem").write_text("not a certificate")
     with pytest.raises(UnusableError, match="cannot use the certificates"):
         Publisher(MqttConfig(ca=tmp_path / "ca.pem"), spool=spool, identity=IDENTITY, upload_all=False)
+
+
+def test_a_backlog_of_findings_does_not_hold_up_a_wanted_frame(spool, broker, hub, publish) -> None:  # noqa: F811
+    hub.answering = False
+    wanted = put(spool, 2, size=150_000)
+    spool.want(wanted)
+    put(spool, 300)
+    publish(broker.port)
+    wait_until(lambda: set(hub.frames) == set(wanted), what="the frames come although no finding is acknowledged")
+    assert spool.health().unsent == 300
+
+
+def test_detections_from_before_the_connection_are_not_sent(spool, broker, hub, publish) -> None:  # noqa: F811
+    broker.stop()
+    publisher = publish(broker.port)
+    publisher.offer_detections(b"old")
+    broker.start()
+    wait_until(lambda: publisher.connected)
+    publisher.offer_detections(b"new")
+    wait_until(lambda: hub.detections, deadline_s=30)
+    assert hub.detections == [b"new"]
