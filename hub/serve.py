@@ -11,6 +11,7 @@ import hashlib
 import logging
 import socket
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from hub.store import Store
 
 MAX_PROCESSES: Final = 64
 DRAIN_S: Final = 20.0
+SWITCH_S: Final = 0.0005  # at Python's 5 ms the committer, back from SQLite, waits for the network's thread too long
 _CURATE_PAUSE_S: Final = 0.2
 _CURATE_IDLE_S: Final = 2.0
 log = logging.getLogger(__name__)
@@ -37,6 +39,7 @@ def serve(config: HubConfig, *, stop: threading.Event, make_index: Callable[[], 
 
     Raises `UnusableError` when the database, a lock file or a certificate cannot be used.
     """
+    sys.setswitchinterval(SWITCH_S)
     with ExitStack() as stack:
         Store.open(config.database).close()  # errors that a person can act on show here, before any thread starts
         slot = stack.enter_context(ProcessSlot(config.database))

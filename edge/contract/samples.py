@@ -26,6 +26,7 @@ MAX_HEADER_BYTES: Final = 8192
 MAX_JPEG_BYTES: Final = 8 * 1024 * 1024
 MAX_BOXES: Final = 40
 
+_FAR: Final = 1e9
 _PREFIX = struct.Struct(">4sI")
 _EVENT_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -215,21 +216,31 @@ def _split(payload: bytes) -> tuple[bytes, bytes]:
 
 def _decode(decoder: msgspec.json.Decoder[_T], header: bytes) -> _T:
     try:
-        schema = _peek_decoder.decode(header).schema
-        if schema != SCHEMA:
-            msg = f"schema {schema}, this side speaks {SCHEMA}"
-            raise UnusableError(msg)
-        return decoder.decode(header)
+        decoded = decoder.decode(header)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        msg = f"header is not valid: {error}"
-        raise UnusableError(msg) from error
+        raise _refusal(header, error) from error
+    if decoded.schema != SCHEMA:
+        raise _refusal(header, None)
+    return decoded
+
+
+def _refusal(header: bytes, error: Exception | None) -> UnusableError:
+    """Return why a header is refused: another schema explains every other fault."""
+    try:
+        schema = _peek_decoder.decode(header).schema
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as cause:
+        return UnusableError(f"header is not valid: {cause}")
+    if schema != SCHEMA:
+        return UnusableError(f"schema {schema}, this side speaks {SCHEMA}")
+    return UnusableError(f"header is not valid: {error}")
 
 
 def _require_box(xyxy: Xyxy, finding: Finding, what: str) -> None:
     x1, y1, x2, y2 = xyxy
-    if not all(math.isfinite(v) for v in xyxy):
-        msg = f"{what} {xyxy} is not finite"
+    # Every comparison is false for NaN, and one of them for infinity: this runs for every box the hub takes in.
+    if not (-_FAR < x1 <= x2 < _FAR and -_FAR < y1 <= y2 < _FAR):
+        msg = f"{what} {xyxy} is not finite with its corners in order"
         raise UnusableError(msg)
-    if not (x1 <= x2 and y1 <= y2 and x2 > 0 and y2 > 0 and x1 < finding.width and y1 < finding.height):
+    if not (x2 > 0 and y2 > 0 and x1 < finding.width and y1 < finding.height):
         msg = f"{what} {xyxy} lies outside the frame of {finding.width}x{finding.height}"
         raise UnusableError(msg)

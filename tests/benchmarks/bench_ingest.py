@@ -10,6 +10,7 @@ fast as it is acknowledged: all on the same cores.
 
 import hashlib
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -24,6 +25,7 @@ from edge.contract.samples import Box, Finding, encode_event
 from edge.contract.topics import Kind, topic
 from hub.config import IngestConfig
 from hub.ingest import Committer, Ticket, judge
+from hub.serve import SWITCH_S
 from hub.store import Store, open_connection
 from tests.brokers import Broker, mosquitto_path
 from tests.hub.devices import Device, Hub
@@ -150,6 +152,7 @@ def hash_seconds(payloads: Sequence[bytes]) -> float:
 
 
 def main() -> None:
+    sys.setswitchinterval(SWITCH_S)  # as `hub serve` does
     payloads = make_payloads(EVENTS)
     raws, ingests, hashes, together = [], [], [], IngestConfig().batch_messages
     for _ in range(ROUNDS):
