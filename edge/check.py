@@ -223,7 +223,7 @@ def _check_broker(config: EdgeConfig) -> str:
     link = open_link(config.mqtt, identity)
     link.open()
     link.close()
-    return f"{config.mqtt.host}:{config.mqtt.port} takes this device"
+    return f"{config.mqtt.host}:{config.mqtt.port_number} takes this device"
 
 
 def _believe_broker(status: Status) -> str:

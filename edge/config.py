@@ -1,27 +1,20 @@
 """`edge.toml` -> one frozen value, passed in from `edge run` down. Nothing below reads the file or the environment.
 
-Laws:
-
-1. A key this module does not know is an error that names the nearest key it does know.
-2. Every path in the returned value is absolute; a relative one is taken from the folder of the configuration file.
+How the file is read, and the laws of that, stand in edge.contract.settings.
 """
 
-import difflib
-import tomllib
-import types
-import typing
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
 from edge.contract.errors import UnusableError
 from edge.contract.samples import Name, Reason, Score
+from edge.contract.settings import BrokerSettings, parse_settings, read_settings
 
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
-Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
 _STREAM_SCHEMES: Final = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "tcp://")
@@ -55,31 +48,15 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return int(width), int(height)
 
 
-class MqttConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[mqtt]`: the broker. MQTT version 5 only.
+class MqttConfig(BrokerSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[mqtt]`: the broker, see also `BrokerSettings`.
 
     Attributes:
-        host: name or address of the broker.
-        port: 1883 without TLS and 8883 with it, unless given.
-        username: sent only when given.
-        password_file: file whose first line is the password.
-        ca: PEM file of the authority that signed the broker's certificate; given, the connection is TLS.
-        cert: PEM file of this device's certificate.
-        key: PEM file of this device's private key.
-        keepalive_s: the broker declares the device lost after one and a half of these.
         session_expiry_s: how long the broker keeps the hub's wants and acks for a device that is away.
         heartbeat_s: time between two heartbeats.
         ack_timeout_s: a sample that the hub has not acknowledged by then is sent again.
     """
 
-    host: str = "localhost"
-    port: Port | None = None
-    username: str | None = None
-    password_file: Path | None = None
-    ca: Path | None = None
-    cert: Path | None = None
-    key: Path | None = None
-    keepalive_s: Annotated[int, msgspec.Meta(ge=5, le=3600)] = 30
     session_expiry_s: Annotated[int, msgspec.Meta(ge=0)] = 86400
     heartbeat_s: Positive = 30.0
     ack_timeout_s: Positive = 20.0
@@ -213,69 +190,14 @@ def source_kind(source: str | int) -> SourceKind:
 
 def read_config(path: Path) -> EdgeConfig:
     """Read an `edge.toml`. Raises `UnusableError` with one line that names the key that is wrong."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        msg = f"cannot read the configuration {path}: {error.strerror}"
-        raise UnusableError(msg) from error
-    except UnicodeDecodeError as error:
-        msg = f"{path}: not UTF-8 text"
-        raise UnusableError(msg) from error
-    try:
-        return parse_config(text, folder=path.resolve().parent)
-    except UnusableError as error:
-        msg = f"{path}: {error}"
-        raise UnusableError(msg) from error
+    return read_settings(path, lambda text, folder: parse_config(text, folder=folder))
 
 
 def parse_config(text: str, *, folder: Path) -> EdgeConfig:
     """Return the configuration written in `text`. Raises `UnusableError`. The file system is not touched."""
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        msg = f"not valid TOML: {error}"
-        raise UnusableError(msg) from error
-    _require_known(table, EdgeConfig, "")
-    try:
-        config = msgspec.convert(table, EdgeConfig, dec_hook=_decode_path)
-    except msgspec.ValidationError as error:
-        raise UnusableError(_plain(error)) from error
+    config = parse_settings(text, EdgeConfig, folder=folder)
     _require_sense(config)
-    return _resolve(config, folder)
-
-
-def _require_known(table: dict[str, Any], kind: type[msgspec.Struct], where: str) -> None:
-    fields = typing.get_type_hints(kind)
-    for key, value in table.items():
-        if key not in fields:
-            near = difflib.get_close_matches(key, fields, n=1)
-            hint = f"; did you mean `{near[0]}`?" if near else f"; known here: {', '.join(fields)}"
-            msg = f"unknown key `{where}{key}`{hint}"
-            raise UnusableError(msg)
-        below = _struct_of(fields[key])
-        for part in value if isinstance(value, list) else [value]:
-            if below is not None and isinstance(part, dict):
-                _require_known(part, below, f"{where}{key}.")
-
-
-def _struct_of(hint: Any) -> type[msgspec.Struct] | None:
-    for kind in (hint, *typing.get_args(hint)):
-        if isinstance(kind, type) and not isinstance(kind, types.GenericAlias) and issubclass(kind, msgspec.Struct):
-            return kind
-    return None
-
-
-def _decode_path(kind: type, value: object) -> object:
-    if kind is Path and isinstance(value, str) and value:
-        return Path(value)
-    msg = f"expected a path, got {value!r}"
-    raise ValueError(msg)
-
-
-def _plain(error: msgspec.ValidationError) -> str:
-    text, _, where = str(error).partition(" - at `$")
-    key = where.rstrip("`").lstrip(".")
-    return f"`{key}`: {text[0].lower()}{text[1:]}" if key else f"{text[0].lower()}{text[1:]}"
+    return msgspec.structs.replace(config, camera=tuple(_found(camera, folder) for camera in config.camera))
 
 
 def _require_sense(config: EdgeConfig) -> None:
@@ -287,37 +209,10 @@ def _require_sense(config: EdgeConfig) -> None:
     if twice:
         msg = f"two cameras are called {twice[0]!r}"
         raise UnusableError(msg)
-    if (config.mqtt.cert is None) != (config.mqtt.key is None):
-        msg = "`mqtt.cert` and `mqtt.key` are given together or not at all"
-        raise UnusableError(msg)
-    if config.mqtt.cert is not None and config.mqtt.ca is None:
-        msg = "`mqtt.cert` needs `mqtt.ca`, the authority that signed the broker's certificate"
-        raise UnusableError(msg)
+    config.mqtt.require_sense()
 
 
-def _resolve(config: EdgeConfig, folder: Path) -> EdgeConfig:
-    def absolute(path: Path | None) -> Path | None:
-        return None if path is None else folder / path.expanduser()
-
-    def found(camera: CameraConfig) -> CameraConfig:
-        if isinstance(camera.source, str) and source_kind(camera.source) is SourceKind.FILE:
-            return msgspec.structs.replace(camera, source=str(folder / Path(camera.source).expanduser()))
-        return camera
-
-    replace = msgspec.structs.replace
-    mqtt = config.mqtt
-    return replace(
-        config,
-        data_dir=folder / config.data_dir.expanduser(),
-        model=replace(config.model, path=absolute(config.model.path)),
-        mqtt=replace(
-            mqtt,
-            port=mqtt.port or (8883 if mqtt.ca else 1883),
-            password_file=absolute(mqtt.password_file),
-            ca=absolute(mqtt.ca),
-            cert=absolute(mqtt.cert),
-            key=absolute(mqtt.key),
-        ),
-        camera=tuple(found(camera) for camera in config.camera),
-        detections=replace(config.detections, file=absolute(config.detections.file)),
-    )
+def _found(camera: CameraConfig, folder: Path) -> CameraConfig:
+    if isinstance(camera.source, str) and source_kind(camera.source) is SourceKind.FILE:
+        return msgspec.structs.replace(camera, source=str(folder / Path(camera.source).expanduser()))
+    return camera

@@ -87,7 +87,7 @@ class Link:
         properties.ReceiveMaximum = MAX_IN_FLIGHT
         properties.MaximumPacketSize = MAX_RECEIVED_BYTES
         self._client.connect_async(
-            config.host, config.port or 1883, config.keepalive_s, clean_start=False, properties=properties
+            config.host, config.port_number, config.keepalive_s, clean_start=False, properties=properties
         )
 
     def _secure(self) -> None:
@@ -112,7 +112,7 @@ class Link:
             will: a topic and the payload that the broker retains there if this connection ends without `close`.
             give_up: asked while the broker is waited for.
         """
-        host, port = self._config.host, self._config.port
+        host, port = self._config.host, self._config.port_number
         self._client.will_clear()
         if will is not None:
             self._client.will_set(*will, qos=1, retain=True)
@@ -137,7 +137,7 @@ class Link:
         if status != paho.MQTT_ERR_SUCCESS or self._lost is not None:
             self._ready = False
             cause = self._lost or paho.error_string(status)
-            msg = f"the connection to the broker {self._config.host}:{self._config.port} is lost: {cause}"
+            msg = f"the connection to the broker {self._config.host}:{self._config.port_number} is lost: {cause}"
             raise UnreachableError(msg)
 
     def close(self) -> None:

@@ -199,7 +199,7 @@ class Publisher:
         self._detections.clear()
         self._publish(Kind.STATE, self._state(online=True), retain=True)
         self.connected = True
-        _log.info("connected to the broker %s:%s", self._config.host, self._config.port)
+        _log.info("connected to the broker %s:%s", self._config.host, self._config.port_number)
         until_s = None
         while until_s is None or (self._clock() < until_s and not self._is_drained()):
             self._turn()

@@ -1,20 +1,16 @@
 """`hub.toml` -> one frozen value, passed in from `hub serve` down. Nothing below reads the file or the environment.
 
-Laws:
-
-1. A key this module does not know is an error that names the nearest key it does know.
-2. Every path in the returned value is absolute; a relative one is taken from the folder of the configuration file.
-3. Every key has a default: an empty file is a hub beside a broker on this machine.
+How the file is read, and the laws of that, stand in edge.contract.settings. Every key has a default: an empty file is
+a hub beside a broker on this machine.
 """
 
-import difflib
-import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
 
 from edge.contract.errors import UnusableError
+from edge.contract.settings import BrokerSettings, parse_settings, read_settings
 from hub.wants import WantRule
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -52,34 +48,18 @@ max_age_h = 72              # then a frame is asked for no more
 """
 
 
-class MqttConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[mqtt]`: the broker. MQTT version 5 only.
+class MqttConfig(BrokerSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[mqtt]`: the broker, see also `BrokerSettings`.
 
     Attributes:
-        host: name or address of the broker.
-        port: 1883 without TLS and 8883 with it, unless given.
-        username: sent only when given.
-        password_file: file whose first line is the password.
-        ca: PEM file of the authority that signed the broker's certificate; given, the connection is TLS.
-        cert: PEM file of the hub's certificate.
-        key: PEM file of the hub's private key.
         group: processes of one group share the work; two hubs that each want everything need two groups.
-        keepalive_s: the broker declares the hub lost after one and a half of these.
         session_expiry_s: how long the broker keeps messages for a hub process that has vanished. Keep it short: they
             are safe on the devices, and until it ends the broker goes on giving the vanished process its share.
         receive_maximum: messages under way to one process at once.
         max_packet_bytes: a larger message is not delivered.
     """
 
-    host: str = "localhost"
-    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] | None = None
-    username: str | None = None
-    password_file: Path | None = None
-    ca: Path | None = None
-    cert: Path | None = None
-    key: Path | None = None
     group: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.\-]{1,64}$")] = "hub"
-    keepalive_s: Annotated[int, msgspec.Meta(ge=5, le=3600)] = 30
     session_expiry_s: Annotated[int, msgspec.Meta(ge=0, le=86400)] = 60
     receive_maximum: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 512
     max_packet_bytes: Annotated[int, msgspec.Meta(ge=131072, le=268435455)] = 1048576
@@ -147,24 +127,9 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     wants: WantsConfig = WantsConfig()
 
 
-_TABLES: Final[dict[str, type[msgspec.Struct]]] = {"mqtt": MqttConfig, "ingest": IngestConfig, "wants": WantsConfig}
-
-
 def read_config(path: Path) -> HubConfig:
     """Read a `hub.toml`. Raises `UnusableError` with one line that names the key that is wrong."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        msg = f"cannot read the configuration {path}: {error.strerror}"
-        raise UnusableError(msg) from error
-    except UnicodeDecodeError as error:
-        msg = f"{path}: not UTF-8 text"
-        raise UnusableError(msg) from error
-    try:
-        return parse_config(text, folder=path.absolute().parent)
-    except UnusableError as error:
-        msg = f"{path}: {error}"
-        raise UnusableError(msg) from error
+    return read_settings(path, lambda text, folder: parse_config(text, folder=folder))
 
 
 def find_database(*, config: Path, database: Path | None) -> Path:
@@ -182,64 +147,6 @@ def find_database(*, config: Path, database: Path | None) -> Path:
 
 def parse_config(text: str, *, folder: Path) -> HubConfig:
     """Return the configuration written in `text`. Raises `UnusableError`. The file system is not touched."""
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        msg = f"not valid TOML: {error}"
-        raise UnusableError(msg) from error
-    _require_known(table, HubConfig, "")
-    for name, kind in _TABLES.items():
-        if isinstance(table.get(name), dict):
-            _require_known(table[name], kind, f"{name}.")
-    try:
-        config = msgspec.convert(table, HubConfig, dec_hook=_decode_path)
-    except msgspec.ValidationError as error:
-        raise UnusableError(_plain(error)) from error
-    if (config.mqtt.cert is None) != (config.mqtt.key is None):
-        msg = "`mqtt.cert` and `mqtt.key` are given together or not at all"
-        raise UnusableError(msg)
-    if config.mqtt.cert is not None and config.mqtt.ca is None:
-        msg = "`mqtt.cert` needs `mqtt.ca`, the authority that signed the broker's certificate"
-        raise UnusableError(msg)
-    return _resolve(config, folder)
-
-
-def _require_known(table: dict[str, Any], kind: type[msgspec.Struct], where: str) -> None:
-    for key in table:
-        if key not in kind.__struct_fields__:
-            near = difflib.get_close_matches(key, kind.__struct_fields__, n=1)
-            hint = f"; did you mean `{near[0]}`?" if near else f"; known here: {', '.join(kind.__struct_fields__)}"
-            msg = f"unknown key `{where}{key}`{hint}"
-            raise UnusableError(msg)
-
-
-def _decode_path(kind: type, value: object) -> object:
-    if kind is Path and isinstance(value, str) and value:
-        return Path(value)
-    msg = f"expected a path, got {value!r}"
-    raise ValueError(msg)
-
-
-def _plain(error: msgspec.ValidationError) -> str:
-    text, _, where = str(error).partition(" - at `$")
-    key = where.rstrip("`").lstrip(".")
-    return f"`{key}`: {text[0].lower()}{text[1:]}" if key else f"{text[0].lower()}{text[1:]}"
-
-
-def _resolve(config: HubConfig, folder: Path) -> HubConfig:
-    def absolute(path: Path | None) -> Path | None:
-        return None if path is None else folder / path.expanduser()
-
-    mqtt = config.mqtt
-    return msgspec.structs.replace(
-        config,
-        database=folder / config.database.expanduser(),
-        mqtt=msgspec.structs.replace(
-            mqtt,
-            port=mqtt.port or (8883 if mqtt.ca else 1883),
-            password_file=absolute(mqtt.password_file),
-            ca=absolute(mqtt.ca),
-            cert=absolute(mqtt.cert),
-            key=absolute(mqtt.key),
-        ),
-    )
+    config = parse_settings(text, HubConfig, folder=folder)
+    config.mqtt.require_sense()
+    return config

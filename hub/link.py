@@ -95,7 +95,7 @@ class Link:
         self._back_off()
         self._client.connect_async(
             self._config.host,
-            self._config.port or 1883,
+            self._config.port_number,
             self._config.keepalive_s,
             clean_start=False,
             properties=properties,
@@ -160,7 +160,7 @@ class Link:
         options = SubscribeOptions(qos=1)
         filters = [*self._shared(), subscription(Kind.STATE)]
         self._client.subscribe([(one, options) for one in filters])
-        log.info("connected to %s:%s", self._config.host, self._config.port)
+        log.info("connected to %s:%s", self._config.host, self._config.port_number)
 
     def _on_subscribe(self, _client: paho.Client, _user: Any, _mid: int, reasons: list[ReasonCode], _more: Any) -> None:
         refused = [str(reason) for reason in reasons if reason.is_failure]
@@ -171,7 +171,7 @@ class Link:
             log.info("ingesting as group %s", self._config.group)
 
     def _on_connect_fail(self, _client: paho.Client, _user: Any) -> None:
-        log.warning("the broker %s:%s does not answer, trying again", self._config.host, self._config.port)
+        log.warning("the broker %s:%s does not answer, trying again", self._config.host, self._config.port_number)
         self._back_off()
 
     def _on_disconnect(self, _client: paho.Client, _user: Any, _flags: Any, reason: ReasonCode, _more: Any) -> None:

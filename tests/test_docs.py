@@ -61,8 +61,9 @@ def structs(kind: type[msgspec.Struct]) -> list[type[msgspec.Struct]]:
 
 @pytest.mark.parametrize("kind", [*structs(edge.config.EdgeConfig), *structs(hub.config.HubConfig)])
 def test_every_key_is_documented(kind: type[msgspec.Struct]) -> None:
+    words = "\n".join(one.__doc__ or "" for one in kind.__mro__)
     for field in msgspec.structs.fields(kind):
-        assert re.search(rf"^\s+{field.name}: \S", kind.__doc__ or "", re.MULTILINE), f"{kind.__name__}.{field.name}"
+        assert re.search(rf"^\s+{field.name}: \S", words, re.MULTILINE), f"{kind.__name__}.{field.name}"
 
 
 def readme_lines() -> list[str]:
