@@ -254,7 +254,7 @@ def status(
     config: ConfigPath = Path("edge.toml"),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Say what the device does and has on its disk, whether the daemon runs or not."""
+    """Say what the device does and has on its disk. Exits 1 when the daemon is not running."""
     import msgspec
 
     from edge.check import report_device, status_lines
@@ -262,6 +262,8 @@ def status(
 
     report = report_device(read_config(config))
     print(msgspec.json.encode(report).decode() if as_json else "\n".join(status_lines(report)))
+    if not report.running:
+        raise typer.Exit(1)
 
 
 def main() -> None:

@@ -135,5 +135,6 @@ def notify(address: str | None, message: str) -> None:
     """
     if address:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
+            line.setblocking(False)  # a full queue is systemd's trouble, not a reason to stand still
             line.connect(f"\0{address[1:]}" if address.startswith("@") else address)
             line.send(message.encode())

@@ -5,6 +5,7 @@ ONNX Runtime, on two cores of a Xeon with AVX-512. GPU providers belong to ONNX 
 """
 
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Final, Literal
 
@@ -32,6 +33,8 @@ def open_runtime(path: Path, binding: Binding, *, options: RuntimeOptions | None
         raise UnusableError(msg)
     name = _choose(options)
     if name == "openvino":
+        # OpenVINO reports its import to its makers. A device reports to its hub alone: OpenVINO then uses its own stub.
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
         from edge.detector.runtimes.openvino import OpenvinoRuntime
 
         return OpenvinoRuntime(path, binding, options=options)

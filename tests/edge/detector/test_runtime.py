@@ -1,6 +1,7 @@
 """Runtimes: which one is taken, what is said when it is not there, and that both give the same boxes."""
 
 import logging
+import subprocess
 import sys
 from pathlib import Path
 
@@ -175,3 +176,14 @@ def test_agreement(box, score, class_id, expected):
 def test_the_made_picture_is_always_the_same():
     assert np.array_equal(made_picture(), made_picture())
     assert made_picture().shape == (480, 640, 3)
+
+
+def test_openvino_reports_to_nobody() -> None:
+    """In a process of its own: the module that reports must not have been imported by anything."""
+    if "openvino" not in installed_runtimes():
+        pytest.skip("openvino is not installed")
+    code = (
+        "import sys; from edge.detector.detector import open_detector; open_detector(runtime='openvino');"
+        "sys.exit(sys.modules['openvino_telemetry'] is not None)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
