@@ -322,7 +322,7 @@ def run_for_a_moment(config: EdgeConfig) -> None:
 def test_status_of_a_device_that_never_ran(tmp_path: Path) -> None:
     configure(tmp_path, port=1)
     shown = edge("status", "--config", tmp_path / "edge.toml")
-    assert shown.returncode == 0
+    assert shown.returncode == 1
     assert "NOT RUNNING" in shown.stdout
     assert "has never run" in shown.stdout
     assert not (tmp_path / "data").exists(), "looking makes nothing"
