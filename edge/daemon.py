@@ -93,9 +93,9 @@ def run(
 def stop_on_signals() -> threading.Event:
     """Return an event that SIGTERM and SIGINT set. For the main thread.
 
-    The signal is written to a pipe and a thread sets the event: set by a handler, it could meet its own lock, held by the
-    thread that the handler interrupts. Blocking the signals instead would not reach the threads that numpy and OpenCV
-    start when they are imported.
+    The signal is written to a pipe and a thread sets the event: set by a handler, it could meet its own lock, held by
+    the thread that the handler interrupts. Blocking the signals instead would not reach the threads that numpy and
+    OpenCV start when they are imported.
     """
     stop = threading.Event()
     heard, written = os.pipe()
