@@ -59,9 +59,14 @@ def row_order(annotations: Iterable["Annotation"]) -> tuple["Annotation", ...]:
     return tuple(ordered)
 
 
+def is_label(label: str) -> bool:
+    """Whether every format can carry `label`."""
+    return 1 <= len(label) <= _MAX_TEXT and label.isprintable() and label == label.strip()
+
+
 def require_label(label: str) -> None:
     """Raise `UnusableError` unless `label` is a name that every format can carry."""
-    if not 1 <= len(label) <= _MAX_TEXT or not label.isprintable() or label != label.strip():
+    if not is_label(label):
         msg = f"label {label!r} is not 1 to {_MAX_TEXT} printable characters without spaces around them"
         raise UnusableError(msg)
 

@@ -39,6 +39,11 @@ class StateContent:
 
 
 @dataclass(frozen=True, slots=True)
+class ClearedContent:
+    """A retained state was deleted at the broker: nothing to store, and nothing wrong."""
+
+
+@dataclass(frozen=True, slots=True)
 class RefusedContent:
     """A message that cannot be used. `event_id` is None when not even that could be read."""
 
@@ -46,7 +51,7 @@ class RefusedContent:
     event_id: str | None
 
 
-Content = EventContent | FrameContent | HeartbeatContent | StateContent | RefusedContent
+Content = EventContent | FrameContent | HeartbeatContent | StateContent | ClearedContent | RefusedContent
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 Laws:
 
 1. A frozen batch does not change: its members, why each was chosen, its title and the release that failed.
-2. A group gives one image to one batch, ever: nobody annotates the same event twice.
+2. A group gives one image to one batch, ever, and so does a frame: nobody annotates the same event or picture twice.
 3. Black frames and `control` findings are no candidates.
 
 What is chosen is hub.selection's to say; this module knows what a finding is like, and says it in words.
@@ -24,8 +24,7 @@ import numpy as np
 from edge.contract.errors import UnusableError
 from edge.contract.samples import Finding, Reason
 from hub.export import CONTACT_SHEET, README, BatchView, ExportReport, Member
-from hub.hashing import is_blank
-from hub.selection import Trait, describe, log_fraction, select
+from hub.selection import PREFILTER, Trait, describe, kept_of, log_fraction, select
 from hub.store import BatchMember, BatchRow, Store
 from hub.store_rows import FindingRow, FrameState
 
@@ -92,9 +91,12 @@ def new_batch(store: Store, *, size: int = DEFAULT_SIZE, now_ms: int | None = No
         msg = f"a batch of {size} images: the size must be at least 1"
         raise UnusableError(msg)
     now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
-    rows = [row for row in store.candidates() if row.reason is not Reason.CONTROL and not is_blank(row.frame_hash)]
-    if not rows:
+    candidates = store.candidates()
+    if not candidates:
         raise NothingToChooseError(_what_is_missing(store, now_ms=now_ms))
+    limit = max(PREFILTER, size + size // 10)  # some may share a picture
+    severities, cameras = [row.severity for row in candidates], [_camera(row) for row in candidates]
+    rows = [candidates[number] for number in kept_of(severities, cameras, limit)]
     findings = [row.finding() for row in rows]
     picks = select(
         describe([_trait(finding) for finding in findings]),
@@ -102,7 +104,8 @@ def new_batch(store: Store, *, size: int = DEFAULT_SIZE, now_ms: int | None = No
         [_camera(row) for row in rows],
         [row.group_id for row in rows],
         size,
-        frame=[(_camera(row), row.captured_at_ms) for row in rows],
+        frame=_pictures(findings),
+        prefilter=limit,
     )
     chosen = [findings[pick.candidate] for pick in picks]
     sizes = store.group_sizes(group for row in rows if (group := row.group_id) is not None)
@@ -160,7 +163,7 @@ def title_of(findings: Sequence[Finding]) -> str:
     common = [tag for tag, times in sorted(tags.items(), key=_by_count) if times >= MOSTLY * len(findings)][:3]
     if common:
         share = "all" if all(tags[tag] == len(findings) for tag in common) else "mostly"
-        words.append(f"{share} {_listed([_TAG_WORDS.get(tag, tag.replace('_', ' ')) for tag in common])}")
+        words.append(f"{share} {_listed([_TAG_WORDS.get(tag, _printable(tag.replace('_', ' '))) for tag in common])}")
     cameras = _camera_names(findings)
     named = f"cameras {_listed(cameras)}" if len(cameras) > 1 else f"camera {cameras[0]}"
     words.append(named if len(cameras) <= MAX_NAMED_CAMERAS else f"{len(cameras)} cameras")
@@ -197,7 +200,7 @@ def made_lines(batch: Batch) -> list[str]:
     lines = _wrapped(f"batch {batch.id}: {batch.size} images, {batch.title}")
     if batch.asked is not None and batch.size < batch.asked:
         lines += _wrapped(
-            f"asked for {batch.asked}: every near-duplicate group with a frame here and in no batch yet is in it"
+            f"asked for {batch.asked}: there is no other picture here of an event that is in no batch yet"
         )
     return [*lines, f"next: hub batch export {batch.id} --format cvat --out batch-{batch.id}"]
 
@@ -294,6 +297,19 @@ def _camera(row: FindingRow) -> tuple[str, str, str]:
     return row.site, row.device, row.camera
 
 
+def _pictures(findings: Sequence[Finding]) -> list[int]:
+    """Number the pictures: findings share one when a camera captured them at one time, or their frames' bytes agree."""
+    known: dict[tuple[object, ...], int] = {}
+    numbers = []
+    for number, finding in enumerate(findings):
+        moment = finding.site, finding.device, finding.camera, finding.captured_at_ms
+        frame = finding.site, finding.device, finding.frame_sha256
+        numbers.append(known.get(moment, known.get(frame, number)))
+        known.setdefault(moment, numbers[-1])
+        known.setdefault(frame, numbers[-1])
+    return numbers
+
+
 def _camera_names(findings: Iterable[Finding]) -> list[str]:
     """Return the cameras by name; with their device, or their site too, where a name is used twice."""
     cameras = {(finding.site, finding.device, finding.camera) for finding in findings}
@@ -309,7 +325,12 @@ def _camera_names(findings: Iterable[Finding]) -> list[str]:
 
 
 def _subject(reason: Reason, label: str) -> str:
-    return _KINDS[reason].format(label or "object")
+    return _KINDS[reason].format(_printable(label) or "object")
+
+
+def _printable(text: str) -> str:
+    """Return what a device has sent as one line without control characters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _by_count(item: tuple[str, int]) -> tuple[int, str]:

@@ -17,6 +17,7 @@ import typer
 
 from edge.contract.errors import WeakspotError
 from hub.config import EXAMPLE, find_database, read_config
+from hub.demo import Upload
 from hub.export import Format
 from hub.store import Store
 
@@ -36,6 +37,7 @@ Database = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 BatchId = Annotated[int, typer.Argument(metavar="ID", help="The batch's number, from `hub batch list`.")]
+MAX_BATCH = 10_000
 _SERVE_HELP = (
     "Take in what the devices send over MQTT, group near-duplicates, and ask for the frames worth having.\n\n"
     "Runs until SIGTERM or Ctrl-C, then finishes what it has in hand and exits 0. Several may run with one database"
@@ -94,8 +96,10 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for all that the demo writes; an earlier demo is replaced.")] = Path(
         "demo-out"
     ),
-    upload: Annotated[str, typer.Option(help="`want` sends frames on the hub's want, `all` sends every one.")] = "want",
-    size: Annotated[int, typer.Option(min=1, help="Images in the batch.")] = 50,
+    upload: Annotated[
+        Upload, typer.Option(help="`want` sends frames on the hub's want, `all` sends every one.")
+    ] = Upload.WANT,
+    size: Annotated[int, typer.Option(min=1, max=MAX_BATCH, help="Images in the batch.")] = 50,
 ) -> None:
     """Run the whole loop on this machine: a broker, a hub and three simulated cameras. Ends with a batch on disk.
 
@@ -126,7 +130,7 @@ def check(config: Config = Path("hub.toml"), database: Database = None) -> None:
 
 @batch.command("new")
 def batch_new(
-    size: Annotated[int, typer.Option("--size", "-n", min=1, help="How many images to choose.")] = 50,
+    size: Annotated[int, typer.Option("--size", "-n", min=1, max=MAX_BATCH, help="How many images to choose.")] = 50,
     config: Config = Path("hub.toml"),
     database: Database = None,
     json: Json = False,

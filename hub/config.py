@@ -13,8 +13,8 @@ from edge.contract.errors import UnusableError
 from edge.contract.settings import BrokerSettings, parse_settings, read_settings
 from hub.wants import WantRule
 
-Count = Annotated[int, msgspec.Meta(ge=1)]
-Positive = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
+Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 HOUR_MS: Final = 60 * 60 * 1000
 
 EXAMPLE: Final = """\
@@ -59,7 +59,7 @@ class MqttConfig(BrokerSettings, frozen=True, kw_only=True, forbid_unknown_field
         max_packet_bytes: a larger message is not delivered.
     """
 
-    group: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.\-]{1,64}$")] = "hub"
+    group: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.\-]{1,64}\Z")] = "hub"
     session_expiry_s: Annotated[int, msgspec.Meta(ge=0, le=86400)] = 60
     receive_maximum: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 512
     max_packet_bytes: Annotated[int, msgspec.Meta(ge=131072, le=268435455)] = 1048576
@@ -93,7 +93,7 @@ class WantsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         max_age_h: hours after which a finding's frame is no longer asked for, and an unanswered want is given up.
     """
 
-    bytes_per_day_per_device: Annotated[int, msgspec.Meta(ge=0)] = 50_000_000
+    bytes_per_day_per_device: Annotated[int, msgspec.Meta(ge=0, le=10**15)] = 50_000_000
     control_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
     outstanding_per_device: Count = 50
     pool: Count = 100

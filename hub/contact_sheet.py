@@ -1,8 +1,8 @@
 """The contact sheet: every image of a batch on one page, with the place where a miss is suspected marked.
 
 A tile shows the whole frame with the region and the boxes already known, beside it the region enlarged with some of its
-surroundings, and below what a person wants to know of it. A JPEG is decoded only after `hub.images` found its size
-within the limit; one that cannot be shown becomes a grey tile that says why.
+surroundings, and below what a person wants to know of it. A JPEG is decoded in this process, and only after
+`hub.images` found its size and its scans within the limits; one that cannot be shown becomes a grey tile that says why.
 """
 
 from collections.abc import Sequence

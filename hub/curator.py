@@ -5,6 +5,8 @@ Laws:
 1. One process at a time curates a database: it holds a lock on a file beside it. Every write is checked again inside
    its transaction, so a second curator would be slow, not wrong.
 2. A want is recorded before it is sent; what was recorded and not answered is sent again while the device is alive.
+3. The same findings in the same order give the same groups, whether or not a restart lies between: the index knows
+   every group that a finding of the page could join. Where a finding is older than any before, it is read anew.
 """
 
 import fcntl
@@ -18,6 +20,7 @@ from typing import Final, NamedTuple, Protocol, Self
 from edge.contract.errors import UnusableError
 from edge.contract.status import Want
 from hub.config import HOUR_MS, WantsConfig
+from hub.dedupe import joinable_since_ms
 from hub.store import FindingRow, GroupAssignment, LeaderRow, Store
 from hub.store_groups import StaleError
 from hub.wants import DAY_MS, OpenFinding, Overdue, choose
@@ -32,8 +35,8 @@ log = logging.getLogger(__name__)
 class LeaderIndex(Protocol):
     """What finds the group of a finding: hub.dedupe.DuplicateIndex."""
 
-    def add_leader(self, leader: LeaderRow, *, last_at_ms: int | None = None) -> None:
-        """Know one more group, last seen then."""
+    def add_leader(self, leader: LeaderRow, *, first_at_ms: int | None = None, last_at_ms: int | None = None) -> None:
+        """Know one more group, seen from then to then."""
 
     def match(self, finding: FindingRow) -> int | None:
         """Return the group that the finding belongs to, or None when it is like no leader."""
@@ -74,6 +77,7 @@ class Curator:
         self._make_index = make_index
         self._index: LeaderIndex | None = None
         self._last_group = 0
+        self._known_since_ms = 0
         self._line = line
         self._wants = wants
         self._rule = wants.rule()
@@ -82,7 +86,7 @@ class Curator:
     def step(self, now_ms: int) -> Did:
         """Group one page, ask for what is worth it, repeat what was not answered, give up what is too old."""
         self._tidy(now_ms)
-        grouped = self._group(now_ms)
+        grouped = self._group()
         wanted = resent = 0
         if time.monotonic() >= self._ask_from_s:
             started_s = time.monotonic()
@@ -92,19 +96,19 @@ class Curator:
             self._ask_from_s = started_s + max(self._pace_s, took_s / ASKING_SHARE)
         return Did(grouped, wanted, resent, grouped == PAGE)
 
-    def _group(self, now_ms: int) -> int:
+    def _group(self) -> int:
         rows = self._store.ungrouped(PAGE)
         if not rows:
             return 0
         # Until the transaction stands the index knows groups that do not exist: on any failure it is built again.
         index, self._index = self._index, None
-        if index is None:
-            index, self._last_group = self._make_index(), 0
+        since_ms = joinable_since_ms(min(row.captured_at_ms for row in rows))
+        if index is None or since_ms < self._known_since_ms:
+            index, self._last_group, self._known_since_ms = self._make_index(), 0, since_ms
         # The number first: a group made after this makes ours collide, and everything is read again.
         last_group, assignments = self._store.last_group(), []
-        seen_since_ms = now_ms - self._rule.max_age_ms
-        for leader in self._store.leaders_after(self._last_group, seen_since_ms=seen_since_ms):
-            index.add_leader(leader, last_at_ms=leader.last_at_ms)
+        for leader in self._store.leaders_after(self._last_group, seen_since_ms=self._known_since_ms):
+            index.add_leader(leader, first_at_ms=leader.first_at_ms, last_at_ms=leader.last_at_ms)
         for row in rows:
             group_id = index.match(row)
             if group_id is None:
@@ -126,7 +130,8 @@ class Curator:
         choice = choose(
             open_findings,
             self._store.spent_since(now_ms - DAY_MS),
-            pooled=self._store.pooled(self._rule.pool),
+            pooled=self._store.pooled(self._rule.pool, alive_since_ms=now_ms - ALIVE_MS),
+            living=self._store.living(alive_since_ms=now_ms - ALIVE_MS),
             now_ms=now_ms,
             rule=self._rule,
         )
@@ -177,6 +182,7 @@ def as_leader(row: FindingRow, group_id: int) -> LeaderRow:
         camera=row.camera,
         label=row.label,
         captured_at_ms=row.captured_at_ms,
+        first_at_ms=row.captured_at_ms,
         last_at_ms=row.captured_at_ms,
         region=row.region,
         width=row.width,

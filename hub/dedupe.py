@@ -57,6 +57,11 @@ def allowed_bits(gap_s: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(gap_s > WINDOW_S, -1.0, bits)
 
 
+def joinable_since_ms(captured_at_ms: int) -> int:
+    """Return since when a group must have been seen for a finding of that time, or a later one, to join it."""
+    return (_day(captured_at_ms) - 1) * _WINDOW_MS
+
+
 class DuplicateIndex:
     """The leaders of all groups, ready to be asked. About 170 bytes a leader, and its features.
 
@@ -81,8 +86,10 @@ class DuplicateIndex:
         """Return the number of leaders that can be joined."""
         return len(self._group_ids)
 
-    def add_leader(self, leader: LeaderRow | FindingRow, *, last_at_ms: int | None = None) -> None:
-        """Make a group known by its first finding. `last_at_ms`: when the group was last seen, if later than that.
+    def add_leader(
+        self, leader: LeaderRow | FindingRow, *, first_at_ms: int | None = None, last_at_ms: int | None = None
+    ) -> None:
+        """Make a group known by its leader. `first_at_ms`, `last_at_ms`: what it was seen for, if longer than that.
 
         Raises `ValueError` for a finding without a group.
         """
@@ -92,9 +99,11 @@ class DuplicateIndex:
         if _is_whole_frame(leader):
             return
         position = len(self._group_ids)
-        last_ms = max(leader.captured_at_ms, last_at_ms or 0)
+        at_ms = leader.captured_at_ms
+        first_ms = at_ms if first_at_ms is None else min(at_ms, first_at_ms)
+        last_ms = at_ms if last_at_ms is None else max(at_ms, last_at_ms)
         self._group_ids.append(leader.group_id)
-        self._first_ms.append(leader.captured_at_ms)
+        self._first_ms.append(first_ms)
         self._last_ms.append(last_ms)
         self._boxes.append(_normalised(leader))
         self._crops.append(pack([leader.crop_hash])[0])
@@ -102,10 +111,10 @@ class DuplicateIndex:
         camera = self._camera_code(leader)
         self._cameras.append(camera)
         self._features.append(leader.features.tobytes())
-        for day in sorted({_day(leader.captured_at_ms), _day(last_ms)}):
+        for day in sorted({_day(first_ms), _day(at_ms), _day(last_ms)}):
             self._by_camera[camera, day].append(position)
         if not is_blank(leader.frame_hash):
-            self._by_day[_day(leader.captured_at_ms)].append(position, pack([leader.frame_hash])[0])
+            self._by_day[_day(at_ms)].append(position, pack([leader.frame_hash])[0])
 
     def match(self, row: FindingRow) -> int | None:
         """Return the group that a finding joins, the one with most bits to spare; None when it founds its own.

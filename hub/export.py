@@ -7,17 +7,15 @@ Laws:
 
 1. The folder appears whole or not at all.
 2. Only an untouched earlier export of the same batch in the same format is replaced: no person's work is lost.
-3. The image files are the JPEG bytes as they came. An image that is broken, or of another size than its event states,
-   is left out, and the report says so: boxes on a picture of another size would lie wrong.
-4. Every proposed box that does not reach the annotator is counted by its reason.
+3. The image files are the JPEG bytes as they came. An image that is broken, of another size than its event states, or
+   turned by its EXIF orientation is left out, and the report says so: boxes would lie wrong on what a tool shows.
+4. Every proposed box that does not reach the annotator is counted by its reason. No text that a device sent can make a
+   batch impossible to export.
 """
 
 import hashlib
 import json
-import os
 import re
-import secrets
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,20 +26,20 @@ from types import ModuleType
 from typing import Final
 from urllib.parse import quote
 
-import msgspec
 import numpy as np
 
 from edge.contract.errors import UnusableError
-from edge.contract.samples import Box, WitnessKind
+from edge.contract.samples import Box, WitnessKind, plain_text
 from edge.detector.detections import Floats, box_iou
-from hub.annotation import MIN_SIDE_PX, AnnotatedImage, Annotation, AnnotationSet, Xyxy, named, row_order
+from hub.annotation import MIN_SIDE_PX, AnnotatedImage, Annotation, AnnotationSet, Xyxy, is_label, named, row_order
 from hub.contact_sheet import DETECTOR, Tile, contact_sheet, decode_jpeg
+from hub.export_folder import MANIFEST, find_folder, write_whole
 from hub.formats import coco, cvat, labelstudio, voc, yolo
 
 PRE_LABEL_SCORE: Final = 0.3
 DOUBLE_IOU: Final = 0.7
+LABEL_WHEN_NONE: Final = "object"
 
-MANIFEST: Final = "batch.json"
 README: Final = "README.txt"
 CONTACT_SHEET: Final = "contact-sheet.png"
 
@@ -63,9 +61,15 @@ _MODULES: Final[dict[Format, ModuleType]] = {
     Format.VOC: voc,
     Format.LABELSTUDIO: labelstudio,
 }
-
-
 _RANK: Final = {None: 0, WitnessKind.ZOOM: 1}
+
+_MAX_LINE: Final = 500
+_SCAN: Final = b"\xff\xda"  # of a JPEG; its headers, and so its EXIF, come before
+_TURNED: Final = re.compile(  # tag 0x112, a short, one of them, 2 to 8; in either order of bytes
+    rb"Exif\x00\x00(?:II.*?\x12\x01\x03\x00\x01\x00\x00\x00[\x02-\x08]\x00"
+    rb"|MM.*?\x01\x12\x00\x03\x00\x00\x00\x01\x00[\x02-\x08])",
+    re.DOTALL,
+)
 
 _RULES: Final = """\
 - Draw a box around every object of the labels below that you can recognise, also around those that the detector
@@ -133,7 +137,7 @@ class BatchView:
         model: the release that failed.
         members: by rank.
         labels: the labels that the annotator is asked for, in their fixed order; when empty, those that occur in the
-            boxes, in the order of the alphabet.
+            boxes or are suspected, in the order of the alphabet, else `LABEL_WHEN_NONE` alone.
     """
 
     id: int
@@ -172,27 +176,18 @@ class _Page:
     problem: str | None = None
 
 
-class _Manifest(msgspec.Struct):
-    """What an earlier export says of itself."""
-
-    batch: int
-    format: str
-    files: dict[str, str]
-
-
-def export_batch(batch: BatchView, fmt: Format, out: Path, *, pre_label_score: float = PRE_LABEL_SCORE) -> ExportReport:
+def export_batch(batch: BatchView, fmt: Format, out: Path) -> ExportReport:
     """Write the batch into the folder `out` and report what was written.
 
-    The detector's boxes with at least `pre_label_score` and all boxes of the witnesses become pre-labels. Raises
+    The detector's boxes with at least `PRE_LABEL_SCORE` and all boxes of the witnesses become pre-labels. Raises
     `UnusableError` when `out` holds anything but an untouched earlier export of this batch in this format, when no
     image of the batch can be used, and when the folder cannot be written.
     """
-    out = out.resolve()
-    require_replaceable(out, batch, fmt)
+    out = find_folder(out, batch=batch.id, fmt=fmt.value)
     labels = batch.labels or _labels_of(batch)
     dropped: Counter[str] = Counter()
     pages = [
-        _page(member, name, labels=labels, least_score=pre_label_score, dropped=dropped)
+        _page(member, name, labels=labels, dropped=dropped)
         for member, name in zip(batch.members, image_names(batch), strict=True)
     ]
     annotations = AnnotationSet(labels, tuple(page.image for page in pages if page.image is not None))
@@ -204,7 +199,7 @@ def export_batch(batch: BatchView, fmt: Format, out: Path, *, pre_label_score: f
     files[README] = "".join(_readme(batch, annotations, fmt)).encode()
     files[CONTACT_SHEET] = contact_sheet([_tile(at, page) for at, page in enumerate(pages, 1)], title=_title(batch))
     files[MANIFEST] = _manifest(batch, fmt, files, labels=labels, pages=pages)
-    _write_whole(out, files)
+    write_whole(out, files)
     return ExportReport(
         out=out,
         images=len(annotations.images),
@@ -224,9 +219,7 @@ def image_names(batch: BatchView) -> tuple[str, ...]:
     )
 
 
-def pre_labels(
-    member: Member, *, labels: Sequence[str], least_score: float, dropped: Counter[str]
-) -> tuple[Annotation, ...]:
+def pre_labels(member: Member, *, labels: Sequence[str], dropped: Counter[str]) -> tuple[Annotation, ...]:
     """Return the boxes that the annotator starts from, row by row; count in `dropped` those that are not among them.
 
     A box is cut at the border of the frame. A witness's box without a label takes the label suspected in the region.
@@ -238,8 +231,10 @@ def pre_labels(
         x1, y1, x2, y2 = box.xyxy
         xyxy = (max(x1, 0.0), max(y1, 0.0), min(x2, float(member.width)), min(y2, float(member.height)))
         same = [one.xyxy for one in kept if one.label == label]
-        if box.witness is None and box.score < least_score:
+        if box.witness is None and box.score < PRE_LABEL_SCORE:
             dropped["under the pre-label score"] += 1
+        elif label and not is_label(label):
+            dropped["label that cannot be written"] += 1
         elif label not in labels:
             dropped["label not asked for"] += 1
         elif min(round(xyxy[2], 2) - round(xyxy[0], 2), round(xyxy[3], 2) - round(xyxy[1], 2)) < MIN_SIDE_PX:
@@ -251,26 +246,7 @@ def pre_labels(
     return row_order(kept)
 
 
-def require_replaceable(out: Path, batch: BatchView, fmt: Format) -> None:
-    """Raise `UnusableError` unless `out` is absent, empty, or an untouched export of this batch in this format."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    try:
-        earlier = msgspec.json.decode((out / MANIFEST).read_bytes(), type=_Manifest)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        msg = f"{out} is not empty and not an export; choose another folder"
-        raise UnusableError(msg) from error
-    if (earlier.batch, earlier.format) != (batch.id, fmt.value):
-        msg = f"{out} holds batch {earlier.batch} as {earlier.format}; choose another folder"
-        raise UnusableError(msg)
-    for path in sorted(path for path in out.rglob("*") if not path.is_dir()):
-        name = path.relative_to(out).as_posix()
-        if name != MANIFEST and earlier.files.get(name) != hashlib.sha256(path.read_bytes()).hexdigest():
-            msg = f"{out}: {name} was added or changed after the export; choose another folder or move it away"
-            raise UnusableError(msg)
-
-
-def _page(member: Member, name: str, *, labels: Sequence[str], least_score: float, dropped: Counter[str]) -> _Page:
+def _page(member: Member, name: str, *, labels: Sequence[str], dropped: Counter[str]) -> _Page:
     try:
         height, width = decode_jpeg(member.jpeg).shape[:2]
     except UnusableError as error:
@@ -278,18 +254,17 @@ def _page(member: Member, name: str, *, labels: Sequence[str], least_score: floa
     if (width, height) != (member.width, member.height):
         problem = f"the JPEG is {width} x {height}, its event says {member.width} x {member.height}"
         return _Page(member, name, None, problem)
+    if _TURNED.search(member.jpeg, 0, member.jpeg.find(_SCAN)):
+        return _Page(member, name, None, "the JPEG has an EXIF orientation, which tools would follow and boxes do not")
     with named(f"event {member.event_id}"):
-        boxes = pre_labels(member, labels=labels, least_score=least_score, dropped=dropped)
+        boxes = pre_labels(member, labels=labels, dropped=dropped)
         return _Page(member, name, AnnotatedImage(name, width, height, boxes))
 
 
 def _labels_of(batch: BatchView) -> tuple[str, ...]:
     found = {box.label for member in batch.members for box in member.boxes}
     found |= {member.label for member in batch.members}
-    if not found - {""}:
-        msg = f"batch {batch.id} names no label to annotate"
-        raise UnusableError(msg)
-    return tuple(sorted(found - {""}))
+    return tuple(sorted(filter(is_label, found))) or (LABEL_WHEN_NONE,)
 
 
 def _annotation_files(annotations: AnnotationSet, batch: BatchView, fmt: Format, *, folder: str) -> dict[str, bytes]:
@@ -304,14 +279,14 @@ def _annotation_files(annotations: AnnotationSet, batch: BatchView, fmt: Format,
             return voc.write_voc(annotations)
         case Format.LABELSTUDIO:
             images_at = labelstudio.LOCAL_FILES + quote(f"{folder}/{labelstudio.IMAGES}/")
-            return labelstudio.write_labelstudio(annotations, images_at=images_at, model=batch.model)
+            return labelstudio.write_labelstudio(annotations, images_at=images_at, model=_model(batch))
 
 
 def _readme(batch: BatchView, annotations: AnnotationSet, fmt: Format) -> Iterator[str]:
     cameras = len({(member.site, member.device, member.camera) for member in batch.members})
     images, boxes = len(annotations.images), sum(len(image.annotations) for image in annotations.images)
     yield f"{_title(batch)}\n{'=' * len(_title(batch))}\n\n"
-    yield f"The weak point: {' '.join(batch.title.split())}\nThe model that failed: {batch.model}\n"
+    yield f"The weak point: {plain_text(batch.title, most=_MAX_LINE)}\nThe model that failed: {_model(batch)}\n"
     yield f"{images} images of {cameras} camera{'s' * (cameras != 1)}, {boxes} boxes proposed\n"
     yield "\nWhat to do\n----------\n"
     yield f"{_RULES}\nWhere a proposed box comes from (its origin)\n\n"
@@ -326,7 +301,11 @@ def _readme(batch: BatchView, annotations: AnnotationSet, fmt: Format) -> Iterat
 
 
 def _title(batch: BatchView) -> str:
-    return f"Batch {batch.id}: {' '.join(batch.title.split())}"
+    return f"Batch {batch.id}: {plain_text(batch.title, most=_MAX_LINE)}"
+
+
+def _model(batch: BatchView) -> str:
+    return plain_text(batch.model, most=_MAX_LINE)
 
 
 def _tile(rank: int, page: _Page) -> Tile:
@@ -370,30 +349,6 @@ def _manifest(
         "files": {path: hashlib.sha256(content).hexdigest() for path, content in sorted(files.items())},
     }
     return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
-
-
-def _write_whole(out: Path, files: Mapping[str, bytes]) -> None:
-    """Write beside `out`, then put the folder in its place by renaming."""
-    token = secrets.token_hex(4)
-    partial, old = out.with_name(f".{out.name}.{token}.partial"), out.with_name(f".{out.name}.{token}.old")
-    try:
-        for path, content in files.items():
-            (partial / path).parent.mkdir(parents=True, exist_ok=True)
-            with (partial / path).open("xb") as file:
-                file.write(content)
-                os.fsync(file.fileno())
-        if out.exists():
-            out.rename(old)
-        partial.rename(out)
-    except OSError as error:
-        msg = f"{out}: cannot be written: {error.strerror}"
-        raise UnusableError(msg) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        if out.exists():
-            shutil.rmtree(old, ignore_errors=True)
-        elif old.exists():
-            old.rename(out)
 
 
 def _array(boxes: Sequence[Xyxy]) -> Floats:

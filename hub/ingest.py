@@ -27,6 +27,7 @@ from edge.contract.status import Ack, Heartbeat, State, decode
 from edge.contract.topics import Kind, Topic, parse_topic
 from hub.arrivals import (
     Arrival,
+    ClearedContent,
     Content,
     EventContent,
     FrameContent,
@@ -111,7 +112,9 @@ def _heartbeat(payload: bytes, _site: str, _device: str) -> HeartbeatContent:
     return HeartbeatContent(heartbeat)
 
 
-def _state(payload: bytes, _site: str, _device: str) -> StateContent:
+def _state(payload: bytes, _site: str, _device: str) -> StateContent | ClearedContent:
+    if not payload:
+        return ClearedContent()
     _require_small(payload)
     state = decode(payload, State)
     _require_time(state.at_ms)
@@ -160,7 +163,7 @@ class Commits(Protocol):
     """The one thing that the committer needs of a store."""
 
     def commit(self, arrivals: Sequence[Arrival], *, now_ms: int) -> list[Outcome]:
-        """Store messages in one transaction."""
+        """Store messages in one transaction. Raises `UnusableError` when it is not certain where they were stored."""
 
 
 class Committer:

@@ -4,7 +4,8 @@ Laws:
 
 1. A message is acknowledged to the broker (PUBACK) only through `take`, and only on the connection it came by: numbers
    of an older connection mean other messages now, and what they meant is delivered again.
-2. No callback raises: an exception there would end the client's thread in silence.
+2. No callback raises: an exception there would end the client's thread. If that thread ends all the same, or the
+   broker does not let the hub hear what it lives on, `on_failure` is called: a link never fails in silence.
 3. The network's thread never waits for the disk: it judges a message and hands it over.
 
 Events, frames and heartbeats come by shared subscriptions, so that several processes divide them. Each kind has a share
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -40,16 +41,44 @@ SHARED: Final = (Kind.EVENT, Kind.FRAME, Kind.HEARTBEAT)
 log = logging.getLogger(__name__)
 
 
+class _Client(paho.Client):
+    """The client; the end of its network thread is told to `on_end`, which the client itself would not tell anyone."""
+
+    on_end: Callable[[Exception | None], None]
+
+    def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:  # noqa: FBT001, FBT002
+        """Run as the client's thread does."""
+        failure: Exception | None = None
+        try:
+            return super().loop_forever(timeout, retry_first_connection)
+        except Exception as error:  # noqa: BLE001  # it is the thread's last frame
+            failure = error
+            return MQTTErrorCode.MQTT_ERR_UNKNOWN
+        finally:
+            self.on_end(failure)
+
+
 class Link:
     """One connection, kept up until `stop`."""
 
-    def __init__(self, config: MqttConfig, *, client_id: str, hand_over: Callable[[Arrival, Ticket], bool]) -> None:
+    def __init__(
+        self,
+        config: MqttConfig,
+        *,
+        client_id: str,
+        hand_over: Callable[[Arrival, Ticket], bool],
+        on_failure: Callable[[], None] = lambda: None,
+    ) -> None:
         """`hand_over` takes every message, in the network's thread; False means that it was lost (QoS 0 only).
+
+        `on_failure` is called, in the network's thread, after the log says why this connection cannot work.
 
         Raises `UnusableError` when a certificate or the password cannot be read. Does not connect yet.
         """
         self._config = config
         self._hand_over = hand_over
+        self._on_failure = on_failure
+        self._stopping = False
         self._lock = threading.Lock()
         self._connection = 0
         self._connected = False
@@ -57,9 +86,7 @@ class Link:
         self._unsent = 0
         self._flushed = threading.Condition()
         self.ready = threading.Event()
-        self._client = paho.Client(
-            CallbackAPIVersion.VERSION2, client_id=client_id, protocol=paho.MQTTv5, manual_ack=True
-        )
+        self._client = _Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=paho.MQTTv5, manual_ack=True)
         self._client.max_queued_messages_set(MAX_UNSENT)
         self._secure()
         self._client.on_connect = self._on_connect
@@ -68,6 +95,7 @@ class Link:
         self._client.on_subscribe = self._on_subscribe
         self._client.on_message = self._on_message
         self._client.on_publish = self._on_publish
+        self._client.on_end = self._on_end
 
     def _secure(self) -> None:
         config = self._config
@@ -87,20 +115,27 @@ class Link:
             raise UnusableError(msg) from error
 
     def start(self) -> None:
-        """Connect, and again whenever the connection is lost. `ready` is set while the subscriptions stand."""
+        """Connect, and again whenever the connection is lost. `ready` is set while the subscriptions stand.
+
+        Raises `UnusableError` when that cannot even be tried.
+        """
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = self._config.session_expiry_s
         properties.ReceiveMaximum = self._config.receive_maximum
         properties.MaximumPacketSize = self._config.max_packet_bytes
         self._back_off()
-        self._client.connect_async(
-            self._config.host,
-            self._config.port_number,
-            self._config.keepalive_s,
-            clean_start=False,
-            properties=properties,
-        )
-        self._client.loop_start()
+        try:
+            self._client.connect_async(
+                self._config.host,
+                self._config.port_number,
+                self._config.keepalive_s,
+                clean_start=False,
+                properties=properties,
+            )
+            self._client.loop_start()
+        except (OSError, ValueError, RuntimeError) as error:
+            msg = f"cannot start the connection to the broker {self._config.host}:{self._config.port_number}: {error}"
+            raise UnusableError(msg) from error
 
     def pause(self) -> None:
         """Take no more messages; what is under way still arrives."""
@@ -109,6 +144,7 @@ class Link:
 
     def stop(self, *, flush_s: float = 3.0) -> None:
         """Send what is left, for so long, and close the session: the broker keeps nothing for this process."""
+        self._stopping = True
         with self._flushed:
             self._flushed.wait_for(lambda: self._unsent <= 0 or not self._connected, flush_s)
         properties = Properties(PacketTypes.DISCONNECT)  # type: ignore[no-untyped-call]
@@ -166,9 +202,18 @@ class Link:
         refused = [str(reason) for reason in reasons if reason.is_failure]
         if refused:
             log.error("the broker refuses a subscription (%s): the hub cannot work with it", ", ".join(refused))
+            self._on_failure()
         else:
             self.ready.set()
             log.info("ingesting as group %s", self._config.group)
+
+    def _on_end(self, error: Exception | None) -> None:
+        with self._lock:
+            self._connected = False
+        if not self._stopping:
+            where = f"{self._config.host}:{self._config.port_number}"
+            log.error("the connection to the broker %s has ended for good: %s", where, error or "no cause was given")
+            self._on_failure()
 
     def _on_connect_fail(self, _client: paho.Client, _user: Any) -> None:
         log.warning("the broker %s:%s does not answer, trying again", self._config.host, self._config.port_number)

@@ -52,6 +52,12 @@ def _findings(database: Database) -> None:
         database.conn.execute(statement)
 
 
+@migrations(name="0002_pictures")
+def _pictures(database: Database) -> None:
+    for statement in _PICTURES.split(";\n"):
+        database.conn.execute(statement)
+
+
 _FINDINGS: Final = """
 CREATE TABLE device (
     site TEXT NOT NULL,
@@ -176,4 +182,22 @@ CREATE TABLE batch_member (
 );
 
 CREATE UNIQUE INDEX batch_member_group ON batch_member (group_id)
+"""
+
+# What fills the pool, and which pictures are here or on their way. A black frame has zeros for a hash: never asked for.
+_PICTURES: Final = """
+CREATE INDEX finding_pool
+    ON finding (group_id, site, device, reason, severity, wanted_at_ms, frame_state, frame_hash)
+    WHERE frame_state = 'present' AND reason <> 'control' AND frame_hash <> zeroblob(32);
+
+CREATE INDEX finding_picture ON finding (site, device, frame_sha256, frame_state, reason, event_id, group_id)
+    WHERE frame_state IN ('wanted', 'present') AND reason <> 'control';
+
+DROP INDEX finding_want_open;
+
+CREATE INDEX finding_want_open
+    ON finding (site, device, reason, severity, frame_bytes, received_at_ms, event_id, frame_sha256, want_open)
+    WHERE want_open = 1;
+
+UPDATE finding SET want_open = 0 WHERE want_open = 1 AND reason <> 'control' AND frame_hash = zeroblob(32)
 """

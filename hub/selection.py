@@ -35,6 +35,7 @@ Ints = NDArray[np.int64]
 PREFILTER: Final = 2000
 EVEN_SHARE_FACTOR: Final = 2.0
 LEAST_WEIGHT: Final = 0.25
+LEAST_GAIN: Final = 0.05  # of an image that is like no other; under it, it is much like one that was chosen before
 SHARES: Final = {
     "features": 0.35,
     "place": 0.15,
@@ -115,7 +116,7 @@ def select(
         msg = "features and severity must be finite"
         raise ValueError(msg)
     cameras = _codes(camera)
-    kept = _prefilter(severities, cameras, prefilter)
+    kept = _first_in_turn(severities, cameras, prefilter)
     picks = _greedy(
         _similarity(vectors[kept]),
         LEAST_WEIGHT + (1 - LEAST_WEIGHT) * np.clip(severities[kept], 0.0, 1.0),
@@ -202,7 +203,7 @@ def _greedy(
         given[camera[index]] += 1
         covered = np.maximum(covered, similarity[index])
     stand_for = _shares(similarity, [index for index, _ in picks])
-    return [Pick(index, gain, _why(count)) for (index, gain), count in zip(picks, stand_for, strict=True)]
+    return [Pick(index, gain, _why(count, gain)) for (index, gain), count in zip(picks, stand_for, strict=True)]
 
 
 def _shares(similarity: Floats, chosen: Sequence[int]) -> list[int]:
@@ -216,11 +217,19 @@ def _shares(similarity: Floats, chosen: Sequence[int]) -> list[int]:
     return counts
 
 
-def _why(stands_for: int) -> str:
-    return f"stands for {stands_for} more like it" if stands_for else "like no other finding"
+def _why(stands_for: int, gain: float) -> str:
+    if stands_for:
+        return f"stands for {stands_for} more like it"
+    return "like no other finding" if gain >= LEAST_GAIN else "fills the batch"
 
 
-def _prefilter(severity: NDArray[np.float64], camera: Ints, limit: int) -> NDArray[np.intp]:
+def kept_of(severity: Sequence[float], camera: Sequence[Hashable], limit: int) -> list[int]:
+    """Return which candidates the prefilter keeps, ascending: so that only those need be described."""
+    kept: list[int] = _first_in_turn(np.asarray(severity, np.float64), _codes(camera), limit).tolist()
+    return kept
+
+
+def _first_in_turn(severity: NDArray[np.float64], camera: Ints, limit: int) -> NDArray[np.intp]:
     """Return the indices that are kept, ascending: the cameras take turns, each with its most severe first."""
     if len(severity) <= limit:
         return np.arange(len(severity))

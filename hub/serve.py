@@ -1,7 +1,7 @@
 """`hub serve`: one process that ingests, and curates when no other process of this database does.
 
 Three threads beside the main one: the client's network loop (hub.link), the committer (hub.ingest) and the curator
-(hub.curator). A thread that fails takes the process down with exit status 1, for the supervisor to start it again: a
+(hub.curator). Any of them that fails takes the process down with exit status 1, for the supervisor to start it again: a
 hub that only looks alive would be worse.
 
 Law: on SIGTERM the process takes no more messages, commits and acknowledges what it has, and exits 0.
@@ -14,12 +14,12 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, Self
 
-from edge.contract.errors import UnusableError
+from edge.contract.errors import UnusableError, WeakspotError
 from hub.config import HubConfig
 from hub.curator import Curator, FileLock, LeaderIndex
 from hub.ingest import Committer
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 def serve(config: HubConfig, *, stop: threading.Event, make_index: Callable[[], LeaderIndex]) -> bool:
     """Run until `stop` is set. Return False when a thread has failed.
 
-    Raises `UnusableError` when the database, a lock file or a certificate cannot be used.
+    Raises `UnusableError` when the database, a lock file, a certificate or the broker's address cannot be used.
     """
     sys.setswitchinterval(SWITCH_S)
     with ExitStack() as stack:
@@ -46,8 +46,13 @@ def serve(config: HubConfig, *, stop: threading.Event, make_index: Callable[[], 
         curating = stack.enter_context(FileLock(beside(config.database, "curator")))
         wake = threading.Event()
         committer = Committer(config.ingest, capacity=config.mqtt.receive_maximum, on_commit=wake.set)
-        link = Link(config.mqtt, client_id=slot.client_id, hand_over=committer.put)
         failed = threading.Event()
+
+        def fail() -> None:
+            failed.set()
+            stop.set()
+
+        link = Link(config.mqtt, client_id=slot.client_id, hand_over=committer.put, on_failure=fail)
 
         def commit() -> None:
             with Store.open(config.database, create=False) as store:
@@ -58,22 +63,32 @@ def serve(config: HubConfig, *, stop: threading.Event, make_index: Callable[[], 
                 curator = Curator(store, make_index=make_index, line=link, wants=config.wants)
                 curate_until(stop, curator=curator, wake=wake, lock=curating)
 
-        threads = [_thread(work, failed=failed, stop=stop) for work in (commit, curate)]
-        link.start()
-        stop.wait()
-        log.info("stopping: no more messages are taken")
-        link.pause()
-        committer.drain()
-        wake.set()
-        threads[0].join(DRAIN_S)
-        if threads[0].is_alive():
-            log.error("not everything in hand could be stored; it was not acknowledged and the devices still have it")
-        committer.abandon()
-        for thread in threads:
-            thread.join()
-        link.stop()
+        threads: list[threading.Thread] = []
+        try:
+            threads += (_thread(work, fail=fail) for work in (commit, curate))
+            link.start()
+            stop.wait()
+        finally:
+            # Also when a thread or the link could not be started: a thread left running would keep the process.
+            stop.set()
+            _stop(link, committer, wake, threads)
         log.info("stopped after %d messages; %d of QoS 0 were lost", committer.taken, committer.lost)
         return not failed.is_set()
+
+
+def _stop(link: Link, committer: Committer, wake: threading.Event, threads: Sequence[threading.Thread]) -> None:
+    log.info("stopping: no more messages are taken")
+    link.pause()
+    committer.drain()
+    wake.set()
+    for thread in threads[:1]:
+        thread.join(DRAIN_S)
+        if thread.is_alive():
+            log.error("not everything in hand could be stored; it was not acknowledged and the devices still have it")
+    committer.abandon()
+    for thread in threads:
+        thread.join()
+    link.stop()
 
 
 def curate_until(stop: threading.Event, *, curator: Curator, wake: threading.Event, lock: FileLock) -> None:
@@ -98,14 +113,16 @@ def curate_until(stop: threading.Event, *, curator: Curator, wake: threading.Eve
             stop.wait(_CURATE_PAUSE_S)  # so that one transaction groups what several have committed
 
 
-def _thread(work: Callable[[], None], *, failed: threading.Event, stop: threading.Event) -> threading.Thread:
+def _thread(work: Callable[[], None], *, fail: Callable[[], None]) -> threading.Thread:
     def guarded() -> None:
         try:
             work()
+        except WeakspotError as error:
+            log.critical("%s: %s", work.__name__, error)
+            fail()
         except BaseException:
             log.exception("%s failed", work.__name__)
-            failed.set()
-            stop.set()
+            fail()
 
     thread = threading.Thread(target=guarded, name=work.__name__)
     thread.start()

@@ -21,7 +21,7 @@ from hub.arrivals import Arrival, Outcome
 from hub.migrations import APPLICATION_ID, migrate
 from hub.store_rows import BatchMember, BatchRow, FindingRow, FrameState, GroupAssignment, LeaderRow
 from hub.store_status import HubStatus
-from hub.wants import DeviceSpend, OpenFinding, Overdue
+from hub.wants import DeviceKey, DeviceSpend, OpenFinding, Overdue, Pooled
 
 __all__ = ["BatchMember", "BatchRow", "FindingRow", "FrameState", "GroupAssignment", "LeaderRow", "Store"]
 
@@ -92,11 +92,22 @@ def _require_ours(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 class Store:
     """An open database. Use as a context manager."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        """`path` is the file that the connection has open."""
         self._connection = connection
+        self._path = path.absolute()
+        self._file = _identity(self._path)
 
     @classmethod
     def open(cls, path: Path | str, *, create: bool = True) -> Self:
@@ -111,7 +122,7 @@ class Store:
         except UnusableError:
             connection.close()
             raise
-        return cls(connection)
+        return cls(connection, Path(path))
 
     def __enter__(self) -> Self:
         return self
@@ -126,8 +137,16 @@ class Store:
     # Ingest
 
     def commit(self, arrivals: Sequence[Arrival], *, now_ms: int) -> list[Outcome]:
-        """Store messages in one transaction; return, in order, what may be acknowledged. Raises `sqlite3.Error`."""
-        return store_ingest.commit(self._connection, arrivals, now_ms=now_ms)
+        """Store messages in one transaction; return, in order, what may be acknowledged.
+
+        Raises `sqlite3.Error`, and `UnusableError` when the file is no longer where it was opened: then they were
+        stored where nobody will find them.
+        """
+        outcomes = store_ingest.commit(self._connection, arrivals, now_ms=now_ms)
+        if self._file is None or _identity(self._path) != self._file:
+            msg = f"the database {self._path} was deleted or moved while it was in use: nothing of this is acknowledged"
+            raise UnusableError(msg)
+        return outcomes
 
     # Near-duplicate groups
 
@@ -163,16 +182,20 @@ class Store:
 
     # Wants
 
-    def pooled(self, limit: int) -> list[OpenFinding]:
-        """Return up to `limit` findings whose frame is here or on its way and in no batch, `control` aside."""
-        return store_groups.pooled(self._connection, limit)
+    def pooled(self, limit_per_device: int, *, alive_since_ms: int) -> list[Pooled]:
+        """Return the groups, `control` aside, in no batch whose frame is here or on its way from a living device."""
+        return store_groups.pooled(self._connection, limit_per_device, alive_since_ms=alive_since_ms)
+
+    def living(self, *, alive_since_ms: int) -> set[DeviceKey]:
+        """Return the `(site, device)` that are online or were heard since then."""
+        return store_groups.living(self._connection, alive_since_ms=alive_since_ms)
 
     def open_findings(self, limit_per_device: int) -> list[OpenFinding]:
         """Return what the wants rule may ask for: of every device the most severe, and of its `control`."""
         return store_groups.open_findings(self._connection, limit_per_device)
 
     def spent_since(self, since_ms: int) -> Mapping[tuple[str, str], DeviceSpend]:
-        """Return what was asked of each `(site, device)` since then."""
+        """Return what was asked of each `(site, device)` since then, and how many wants of any age wait."""
         return store_groups.spent_since(self._connection, since_ms)
 
     def mark_wanted(self, event_ids: Sequence[str], *, now_ms: int) -> None:

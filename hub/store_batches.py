@@ -8,14 +8,21 @@ from hub.store_rows import FINDING_COLUMNS, BatchMember, BatchRow, FindingRow, f
 
 
 def candidates(connection: sqlite3.Connection) -> list[FindingRow]:
-    """Return one finding of every group that has a frame here and no member in a batch, in order of group."""
+    """Return one finding of every group that has a frame here and no member in a batch, in order of group.
+
+    `control` and black frames do not count, nor does a picture that a batch has of another group.
+    """
     rows = connection.execute(
         f"SELECT {FINDING_COLUMNS} FROM finding WHERE id IN (SELECT id FROM"
         " (SELECT f.id, row_number() OVER (PARTITION BY f.group_id"
         "   ORDER BY f.event_id = g.leader_event_id DESC, f.severity DESC, f.id) AS place"
         "  FROM finding f INDEXED BY finding_present JOIN near_duplicate_group g ON g.id = f.group_id"
-        "  WHERE f.frame_state = 'present'"
-        "  AND NOT EXISTS (SELECT 1 FROM batch_member m WHERE m.group_id = f.group_id))"
+        "  WHERE f.frame_state = 'present' AND f.reason <> 'control' AND f.frame_hash <> zeroblob(32)"
+        "  AND NOT EXISTS (SELECT 1 FROM batch_member m WHERE m.group_id = f.group_id)"
+        "  AND (f.site, f.device, f.camera, f.captured_at_ms) NOT IN (SELECT site, device, camera, captured_at_ms"
+        "   FROM batch_member m JOIN finding b ON b.event_id = m.event_id)"
+        "  AND (f.site, f.device, f.frame_sha256) NOT IN (SELECT site, device, frame_sha256"
+        "   FROM batch_member m JOIN finding b ON b.event_id = m.event_id))"
         " WHERE place = 1) ORDER BY group_id"
     )
     return [finding_row(row) for row in rows]

@@ -5,7 +5,10 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Final
 
+import msgspec
+
 from edge.contract.errors import WeakspotError
+from edge.contract.samples import Finding
 from hub.images import require_jpeg
 
 _RULES: Final = (
@@ -66,6 +69,12 @@ _RULES: Final = (
     ),
 )
 
+STATED_COLUMNS: Final = (
+    "event_id, site, device, camera, reason, severity, label, captured_at_ms, x1, y1, x2, y2, width, height,"
+    " crop_hash, frame_hash, features, model, frame_bytes, frame_sha256"
+)
+_finding_decoder = msgspec.json.Decoder(Finding)
+
 
 def violations(connection: sqlite3.Connection) -> Iterator[str]:
     """Yield one sentence a violation. Reads the whole database, frames too, in one read transaction."""
@@ -75,6 +84,7 @@ def violations(connection: sqlite3.Connection) -> Iterator[str]:
         for law, query in _RULES:
             for (what,) in connection.execute(query):
                 yield f"{law}: {what}"
+        yield from _headers(connection)
         yield from _frames(connection)
     except sqlite3.DatabaseError as error:
         yield f"the file is damaged, and the rest of it cannot be checked: {error}"
@@ -94,6 +104,42 @@ def frames_checked(connection: sqlite3.Connection) -> int:
     """Return how many frames `violations` reads."""
     count: int = connection.execute("SELECT count(*) FROM frame").fetchone()[0]
     return count
+
+
+def _headers(connection: sqlite3.Connection) -> Iterator[str]:
+    names = STATED_COLUMNS.split(", ")
+    for number, header, *columns in connection.execute(f"SELECT id, header, {STATED_COLUMNS} FROM finding"):
+        try:
+            stated = stated_columns(_finding_decoder.decode(header))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError) as error:
+            yield f"the header of finding {number} cannot be read: {error}"
+            continue
+        wrong = [name for name, column, value in zip(names, columns, stated, strict=True) if column != value]
+        if wrong:
+            yield f"finding {number} is not what its header says: {', '.join(wrong)}"
+
+
+def stated_columns(finding: Finding) -> tuple[object, ...]:
+    """Return the values of `STATED_COLUMNS`: what a finding says about itself."""
+    return (
+        finding.event_id,
+        finding.site,
+        finding.device,
+        finding.camera,
+        finding.reason.value,
+        finding.severity,
+        finding.label,
+        finding.captured_at_ms,
+        *finding.region,
+        finding.width,
+        finding.height,
+        bytes.fromhex(finding.crop_hash),
+        bytes.fromhex(finding.frame_hash),
+        finding.features,
+        finding.model,
+        finding.frame_bytes,
+        bytes.fromhex(finding.frame_sha256),
+    )
 
 
 def _frames(connection: sqlite3.Connection) -> Iterator[str]:

@@ -1,11 +1,13 @@
 """SQL of the curator: near-duplicate groups, and which frames are wanted.
 
 `want_open` marks the findings whose frame the wants rule may still ask for: a group's leader, a `control`, and, when a
-group has lost its frame, its best member that a device still holds. So the rule never scans the held findings.
+group has lost its frame, its best member that a device still holds. So the rule never scans the held findings. A black
+frame is never asked for, and a group that has only black ones here has none.
 """
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
 
 from edge.contract.errors import UnusableError
 from hub.store_rows import (
@@ -18,7 +20,11 @@ from hub.store_rows import (
     immediate,
     leader_row,
 )
-from hub.wants import DeviceSpend, OpenFinding, Overdue
+from hub.wants import DeviceKey, DeviceSpend, OpenFinding, Overdue, Pooled
+
+_BLACK: Final = "zeroblob(32)"  # the hash of a flat picture, see hub.hashing.is_blank
+_HAS_FRAME: Final = f"(m.frame_state IN ('wanted', 'present') AND m.frame_hash <> {_BLACK} OR m.want_open)"
+_ALIVE: Final = "(d.online OR d.heartbeat_at_ms >= ?)"
 
 
 class StaleError(UnusableError):
@@ -81,8 +87,9 @@ def _assign(connection: sqlite3.Connection, assignment: GroupAssignment) -> None
         raise StaleError(msg)
     # A group asks for one frame: a member is open only when nothing of its group is here, on its way, or open.
     connection.execute(
-        "UPDATE finding SET group_id = ?1, want_open = frame_state = 'held' AND (reason = 'control' OR NOT EXISTS"
-        " (SELECT 1 FROM finding m WHERE m.group_id = ?1 AND (m.frame_state IN ('wanted', 'present') OR m.want_open)))"
+        "UPDATE finding SET group_id = ?1, want_open = frame_state = 'held'"
+        f" AND (reason = 'control' OR frame_hash <> {_BLACK}"
+        f"  AND NOT EXISTS (SELECT 1 FROM finding m WHERE m.group_id = ?1 AND {_HAS_FRAME}))"
         " WHERE event_id = ?2",
         (group_id, event_id),
     )
@@ -103,46 +110,74 @@ def reopen_group(connection: sqlite3.Connection, event_id: str) -> None:
     connection.execute(
         "UPDATE finding SET want_open = 1 WHERE id ="
         " (SELECT m.id FROM finding f JOIN finding m ON m.group_id = f.group_id"
-        "  WHERE f.event_id = ?1 AND m.frame_state = 'held' ORDER BY m.severity DESC, m.id LIMIT 1)"
+        f"  WHERE f.event_id = ?1 AND m.frame_state = 'held' AND m.frame_hash <> {_BLACK}"
+        "  ORDER BY m.severity DESC, m.id LIMIT 1)"
         " AND NOT EXISTS (SELECT 1 FROM finding f JOIN finding m ON m.group_id = f.group_id"
-        "  WHERE f.event_id = ?1 AND (m.frame_state IN ('wanted', 'present') OR m.want_open))",
+        f"  WHERE f.event_id = ?1 AND {_HAS_FRAME})",
         (event_id,),
     )
 
 
 def open_findings(connection: sqlite3.Connection, limit: int) -> list[OpenFinding]:
-    """Return what the wants rule may ask for: of every device the most severe `limit`, and as many of its `control`."""
+    """Return what the wants rule may ask for: of every device the most severe `limit`, and as many of its `control`.
+
+    A finding whose picture is here or on its way under another one is left out, `control` aside, when that one is in a
+    batch or can still come into one: a batch needs the picture once.
+    """
     rows = connection.execute(
-        "SELECT event_id, site, device, reason, severity, frame_bytes, received_at_ms FROM"
-        " (SELECT event_id, site, device, reason, severity, frame_bytes, received_at_ms, row_number() OVER"
-        "   (PARTITION BY site, device, reason = 'control' ORDER BY severity DESC, event_id) AS place"
-        "  FROM finding WHERE want_open = 1) WHERE place <= ?",
+        "SELECT event_id, site, device, reason, severity, frame_bytes, received_at_ms, frame_sha256 FROM"
+        " (SELECT *, row_number() OVER"
+        "   (PARTITION BY site, device, reason = 'control' ORDER BY severity DESC, event_id) AS place FROM"
+        "  (SELECT event_id, site, device, reason, severity, frame_bytes, received_at_ms, frame_sha256"
+        "   FROM finding f INDEXED BY finding_want_open WHERE want_open = 1 AND (reason = 'control' OR NOT EXISTS"
+        "    (SELECT 1 FROM finding o INDEXED BY finding_picture"
+        "     WHERE o.frame_state IN ('wanted', 'present') AND o.reason <> 'control'"
+        "     AND o.site = f.site AND o.device = f.device AND o.frame_sha256 = f.frame_sha256"
+        "     AND (EXISTS (SELECT 1 FROM batch_member m WHERE m.event_id = o.event_id)"
+        "      OR NOT EXISTS (SELECT 1 FROM batch_member m WHERE m.group_id = o.group_id))))))"
+        " WHERE place <= ?",
         (limit,),
     )
     return [OpenFinding(*row) for row in rows]
 
 
-def pooled(connection: sqlite3.Connection, limit: int) -> list[OpenFinding]:
-    """Return findings, `control` aside, whose frame is on its way, and the newest here whose group is in no batch."""
+def pooled(connection: sqlite3.Connection, limit: int, *, alive_since_ms: int) -> list[Pooled]:
+    """Return the groups in no batch that have a frame here or on its way from a living device.
+
+    Of every device `limit`, those that were asked for first. `control` and black frames do not count.
+    """
     rows = connection.execute(
-        "SELECT event_id, site, device, reason, severity, frame_bytes, received_at_ms FROM finding WHERE id IN"
-        " (SELECT id FROM (SELECT id FROM finding f INDEXED BY finding_present"
-        "   WHERE frame_state = 'present' AND reason <> 'control'"
-        "   AND NOT EXISTS (SELECT 1 FROM batch_member m WHERE m.group_id = f.group_id) ORDER BY id DESC LIMIT ?1)"
-        "  UNION ALL SELECT id FROM finding INDEXED BY finding_wanted"
-        "   WHERE frame_state = 'wanted' AND reason <> 'control')",
-        (limit,),
+        "SELECT site, device, reason, severity, asked FROM (SELECT *, row_number() OVER"
+        "  (PARTITION BY site, device ORDER BY asked DESC, group_id DESC) AS place FROM"
+        "  (SELECT group_id, site, device, reason, max(severity) AS severity, max(asked) AS asked FROM"
+        "   (SELECT group_id, site, device, reason, severity, wanted_at_ms IS NOT NULL AS asked"
+        "    FROM finding f INDEXED BY finding_pool"
+        f"   WHERE frame_state = 'present' AND reason <> 'control' AND frame_hash <> {_BLACK}"
+        "    AND group_id IS NOT NULL"
+        "    AND NOT EXISTS (SELECT 1 FROM batch_member m WHERE m.group_id = f.group_id)"
+        "   UNION ALL SELECT f.group_id, f.site, f.device, f.reason, f.severity, 1"
+        "    FROM finding f INDEXED BY finding_wanted JOIN device d ON d.site = f.site AND d.device = f.device"
+        f"   WHERE f.frame_state = 'wanted' AND f.reason <> 'control' AND {_ALIVE})"
+        "  GROUP BY group_id)) WHERE place <= ?",
+        (alive_since_ms, limit),
     )
-    return [OpenFinding(*row) for row in rows]
+    return [Pooled(r[0], r[1], r[2], r[3], asked=bool(r[4])) for r in rows]
 
 
-def spent_since(connection: sqlite3.Connection, since_ms: int) -> dict[tuple[str, str], DeviceSpend]:
-    """Return what was asked of each device since then. A frame that turned out to be gone cost nothing."""
+def living(connection: sqlite3.Connection, *, alive_since_ms: int) -> set[DeviceKey]:
+    """Return the devices that are online or were heard since then."""
+    return set(connection.execute(f"SELECT site, device FROM device d WHERE {_ALIVE}", (alive_since_ms,)))
+
+
+def spent_since(connection: sqlite3.Connection, since_ms: int) -> dict[DeviceKey, DeviceSpend]:
+    """Return what was asked of each device since then, and all that waits. A frame that was gone cost nothing."""
     rows = connection.execute(
-        "SELECT site, device, coalesce(sum(frame_bytes), 0),"
-        " coalesce(sum(frame_bytes) FILTER (WHERE reason = 'control'), 0),"
-        " count(*) FILTER (WHERE frame_state = 'wanted')"
-        " FROM finding INDEXED BY finding_wanted_at WHERE wanted_at_ms >= ? AND frame_state <> 'gone'"
+        "SELECT site, device, sum(bytes), sum(control_bytes), sum(outstanding) FROM"
+        " (SELECT site, device, frame_bytes AS bytes, iif(reason = 'control', frame_bytes, 0) AS control_bytes,"
+        "   0 AS outstanding FROM finding INDEXED BY finding_wanted_at"
+        "   WHERE wanted_at_ms >= ? AND frame_state <> 'gone'"
+        "  UNION ALL SELECT site, device, 0, 0, count(*) FROM finding INDEXED BY finding_wanted"
+        "   WHERE frame_state = 'wanted' GROUP BY site, device)"
         " GROUP BY site, device",
         (since_ms,),
     )
@@ -176,7 +211,7 @@ def overdue_wants(
         " (SELECT f.event_id, f.site, f.device,"
         "   row_number() OVER (PARTITION BY f.site, f.device ORDER BY f.asked_at_ms, f.id) AS place"
         "  FROM device d JOIN finding f ON f.site = d.site AND f.device = d.device"
-        "  WHERE f.frame_state = 'wanted' AND f.asked_at_ms < ? AND (d.online OR d.heartbeat_at_ms >= ?))"
+        f"  WHERE f.frame_state = 'wanted' AND f.asked_at_ms < ? AND {_ALIVE})"
         " WHERE place <= ?",
         (asked_before_ms, alive_since_ms, limit),
     )
@@ -193,8 +228,14 @@ def mark_asked(connection: sqlite3.Connection, event_ids: Sequence[str], *, now_
 
 
 def give_up_wants(connection: sqlite3.Connection, *, wanted_before_ms: int) -> int:
-    """Call the frames gone that were wanted before then and never came; return how many."""
+    """Call the frames gone that were wanted before then and never came; return how many.
+
+    Findings that came before then are asked for no more.
+    """
     with immediate(connection):
+        connection.execute(
+            "UPDATE finding SET want_open = 0 WHERE want_open = 1 AND received_at_ms < ?", (wanted_before_ms,)
+        )
         rows = connection.execute(
             "UPDATE finding SET frame_state = 'gone' WHERE frame_state = 'wanted' AND wanted_at_ms < ?"
             " RETURNING event_id",

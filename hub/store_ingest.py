@@ -5,18 +5,23 @@ Laws (numbers of the house):
 2. `commit` returns only after the transaction is on disk; an outcome is what may be acknowledged.
 3. An event id is committed at most once; what arrives again changes nothing and has the same outcome.
 4. What is refused is counted, and the newest `REFUSED_KEPT` are kept with their reason.
+
+Parts of frames that are not whole are bounded for every device and every event, whether or not the finding is known:
+no device can fill the disk, and none can make the taking in of one message slower than that bound.
 """
 
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Final, NamedTuple
 
-from edge.contract.errors import WeakspotError
+from edge.contract.errors import UntrustedError, WeakspotError
 from edge.contract.status import Heartbeat, State
 from hub.arrivals import (
     Arrival,
+    ClearedContent,
     EventContent,
     FrameContent,
     HeartbeatContent,
@@ -25,24 +30,24 @@ from hub.arrivals import (
     StateContent,
 )
 from hub.images import require_jpeg
+from hub.store_check import STATED_COLUMNS, stated_columns
 from hub.store_groups import reopen_group
 from hub.store_rows import immediate
 
 REFUSED_KEPT: Final = 10_000
 HEAD_BYTES: Final = 4096
-MAX_PARTS: Final = 1024
-MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
-
+MAX_TOPIC_CHARS: Final = 200
+MAX_PARTS: Final = 1024  # of one frame
+MAX_WAITING_PARTS: Final = 4096  # of one device
+MAX_WAITING_BYTES: Final = 64 * 1024 * 1024  # of one device
+MAX_OVERLAP: Final = 2  # the parts of a frame have at most so many times its bytes
 
 _NOTHING: Final = Outcome()
 
 # Many rows in one statement: every statement gives up the interpreter lock and has to get it back from the network's
 # thread, and that waiting would cost more than the writing.
 ROWS_A_STATEMENT: Final = 64
-_FINDING_COLUMNS: Final = (
-    "id, event_id, site, device, camera, reason, severity, label, captured_at_ms, received_at_ms, x1, y1, x2, y2,"
-    " width, height, crop_hash, frame_hash, features, model, header, frame_state, frame_bytes, frame_sha256"
-)
+_FINDING_COLUMNS: Final = f"id, {STATED_COLUMNS}, header, received_at_ms, frame_state"
 _FINDING_VALUES: Final = f"({', '.join('?' * (_FINDING_COLUMNS.count(',') + 1))})"
 
 
@@ -69,6 +74,10 @@ _KNOWN: Final = (
     "SELECT id, site, device, frame_state, frame_bytes, frame_sha256, width, height FROM finding WHERE event_id = ?"
 )
 
+_COUNT_PARTS: Final = "SELECT count(*), coalesce(sum(length(part)), 0) FROM frame_part"
+_DELETE_PARTS: Final = "DELETE FROM frame_part WHERE event_id = ?"
+_RETURNING: Final = "RETURNING site, device, length(part)"
+
 
 class _Known(NamedTuple):
     id: int
@@ -79,6 +88,18 @@ class _Known(NamedTuple):
     frame_sha256: bytes
     width: int
     height: int
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """Parts on the disk: how many, and their bytes."""
+
+    parts: int = 0
+    size_bytes: int = 0
+
+    def add(self, size_bytes: int) -> None:
+        self.parts += 1
+        self.size_bytes += size_bytes
 
 
 def commit(connection: sqlite3.Connection, arrivals: Sequence[Arrival], *, now_ms: int) -> list[Outcome]:
@@ -101,6 +122,8 @@ class _Writer:
         self._counts: Counter[str] = Counter()
         self._devices: set[tuple[str, str]] = set()
         self._new: set[int] = set()
+        self._of_event: dict[str, _Waiting] = {}
+        self._of_device: dict[tuple[str, str], _Waiting] = {}
         self._parts_wait = self._cursor.execute("SELECT EXISTS (SELECT 1 FROM frame_part)").fetchone() == (1,)
 
     def write(self, arrival: Arrival) -> Outcome:
@@ -114,6 +137,8 @@ class _Writer:
                 return self._heartbeat(arrival, content.heartbeat)
             case StateContent():
                 return self._state(arrival, content.state)
+            case ClearedContent():
+                return _NOTHING
             case RefusedContent():
                 return self._broken(arrival, content)
 
@@ -140,7 +165,8 @@ class _Writer:
         first_id = 1 + self._cursor.execute("SELECT coalesce(max(id), 0) FROM finding").fetchone()[0]
         values: list[object] = []
         for finding_id, content in enumerate(contents, start=first_id):
-            values += self._finding_values(content, finding_id)
+            frame_state = "present" if content.jpeg else "held"
+            values += (finding_id, *stated_columns(content.finding), content.header, self._now_ms, frame_state)
         self._cursor.execute(_insert_findings(len(contents)), values)
         new = list(enumerate(contents, start=first_id))
         if self._cursor.rowcount < len(contents):
@@ -158,32 +184,6 @@ class _Writer:
             self._cursor.execute(_insert_frames(size), frames[start : start + 2 * size])
             start += 2 * size
 
-    def _finding_values(self, content: EventContent, finding_id: int) -> tuple[object, ...]:
-        finding = content.finding
-        return (
-            finding_id,
-            finding.event_id,
-            finding.site,
-            finding.device,
-            finding.camera,
-            finding.reason.value,
-            finding.severity,
-            finding.label,
-            finding.captured_at_ms,
-            self._now_ms,
-            *finding.region,
-            finding.width,
-            finding.height,
-            bytes.fromhex(finding.crop_hash),
-            bytes.fromhex(finding.frame_hash),
-            finding.features,
-            finding.model,
-            content.header,
-            "present" if content.jpeg else "held",
-            finding.frame_bytes,
-            bytes.fromhex(finding.frame_sha256),
-        )
-
     def _event(self, arrival: Arrival, content: EventContent) -> Outcome:
         finding, jpeg = content.finding, content.jpeg
         event_id = finding.event_id
@@ -197,6 +197,11 @@ class _Writer:
                 return self._refuse(arrival, event_id, "this event id belongs to another device")
             frame_here = known.frame_state == "present"
             if jpeg and not frame_here and known.frame_sha256.hex() == finding.frame_sha256:
+                try:
+                    self._require_announced(known, jpeg)
+                except WeakspotError as error:
+                    self._refuse(arrival, event_id, str(error))
+                    return Outcome(finding=event_id)
                 self._put_frame(known, event_id, jpeg)
                 frame_here = True
         if frame_here:
@@ -217,34 +222,57 @@ class _Writer:
             return _NOTHING
         if known is not None and (known.frame_bytes, known.frame_sha256.hex()) != (header.size, header.sha256):
             return self._refuse_frame(arrival, event_id, "the frame is not the one that the finding announced")
-        if known is None and self._waiting_bytes(arrival) > MAX_WAITING_BYTES:
-            return self._refuse(arrival, event_id, "too many parts of frames without a finding")
-        self._parts_wait = True
-        self._cursor.execute(
-            "INSERT INTO frame_part (event_id, offset, site, device, received_at_ms, part) VALUES (?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT DO UPDATE SET part = excluded.part WHERE length(excluded.part) > length(part)",
-            (event_id, header.offset, arrival.site, arrival.device, self._now_ms, content.part),
-        )
+        if not self._put_part(arrival, header.offset, content.part, event_id):
+            reason = "too many parts of frames that are not whole"
+            refuse = self._refuse if known is None else self._refuse_frame
+            return refuse(arrival, event_id, reason)
         return self._assemble(arrival, event_id, known)
+
+    def _put_part(self, arrival: Arrival, offset: int, part: bytes, event_id: str) -> bool:
+        """Keep the part, or the longer one that is here already. False: the device has too many."""
+        of_device, of_event = self._waiting_of_device(arrival), self._waiting_of_event(event_id)
+        if of_device.parts >= MAX_WAITING_PARTS or of_device.size_bytes + len(part) > MAX_WAITING_BYTES:
+            return False
+        at = (event_id, offset)
+        here = self._cursor.execute("SELECT length(part) FROM frame_part WHERE (event_id, offset) = (?, ?)", at)
+        row = here.fetchone()
+        if row is not None and row[0] >= len(part):
+            return True
+        if row is not None:
+            self._forget(self._cursor.execute(f"{_DELETE_PARTS} AND offset = ? {_RETURNING}", at).fetchall(), event_id)
+        self._cursor.execute(
+            "INSERT INTO frame_part (event_id, offset, site, device, received_at_ms, part) VALUES (?, ?, ?, ?, ?, ?)",
+            (*at, arrival.site, arrival.device, self._now_ms, part),
+        )
+        self._parts_wait = True
+        of_device.add(len(part))
+        of_event.add(len(part))
+        return True
 
     def _assemble(self, arrival: Arrival, event_id: str, known: _Known | None) -> Outcome:
         """Make the frame when all of it is here: only then is it acknowledged."""
-        count, length = self._cursor.execute(
-            "SELECT count(*), coalesce(sum(length(part)), 0) FROM frame_part WHERE event_id = ?", (event_id,)
-        ).fetchone()
-        if count > MAX_PARTS:
+        waiting = self._waiting_of_event(event_id)
+        if waiting.parts > MAX_PARTS:
             return self._refuse_frame(arrival, event_id, f"more than {MAX_PARTS} parts")
-        if count == 0 or known is None or length < known.frame_bytes:
+        if waiting.parts == 0 or known is None or waiting.size_bytes < known.frame_bytes:
             return _NOTHING
         frame = self._join_parts(event_id)
         if len(frame) < known.frame_bytes:
+            if waiting.size_bytes > MAX_OVERLAP * known.frame_bytes:
+                return self._refuse_frame(arrival, event_id, f"its parts are more than {MAX_OVERLAP} times the frame")
             return _NOTHING
         try:
-            require_jpeg(frame, width=known.width, height=known.height, sha256=known.frame_sha256)
+            self._require_announced(known, frame)
         except WeakspotError as error:
             return self._refuse_frame(arrival, event_id, str(error))
         self._put_frame(known, event_id, frame)
         return Outcome(frame=event_id)
+
+    def _require_announced(self, known: _Known, jpeg: bytes) -> None:
+        if len(jpeg) != known.frame_bytes:
+            msg = f"the JPEG has {len(jpeg)} bytes, the finding says {known.frame_bytes}"
+            raise UntrustedError(msg)
+        require_jpeg(jpeg, width=known.width, height=known.height, sha256=known.frame_sha256)
 
     def _join_parts(self, event_id: str) -> bytes:
         """Return the frame up to its first hole; parts may overlap when a device has changed their size."""
@@ -263,7 +291,14 @@ class _Writer:
         self._drop_parts(event_id)
 
     def _drop_parts(self, event_id: str) -> None:
-        self._cursor.execute("DELETE FROM frame_part WHERE event_id = ?", (event_id,))
+        self._forget(self._cursor.execute(f"{_DELETE_PARTS} {_RETURNING}", (event_id,)).fetchall(), event_id)
+
+    def _forget(self, deleted: Sequence[tuple[str, str, int]], event_id: str) -> None:
+        for site, device, size_bytes in deleted:
+            for waiting in (self._of_device.get((site, device)), self._of_event.get(event_id)):
+                if waiting is not None:
+                    waiting.parts -= 1
+                    waiting.size_bytes -= size_bytes
 
     def _lose_frame(self, event_id: str, state: str) -> None:
         self._cursor.execute(
@@ -279,13 +314,20 @@ class _Writer:
         self._lose_frame(event_id, "refused")
         return self._refuse(arrival, event_id, reason)
 
-    def _waiting_bytes(self, arrival: Arrival) -> int:
-        row = self._cursor.execute(
-            "SELECT coalesce(sum(length(part)), 0) FROM frame_part WHERE site = ? AND device = ?",
-            (arrival.site, arrival.device),
-        ).fetchone()
-        total: int = row[0]
-        return total
+    # Counted once in a transaction, which no other process writes in, and kept up to date from there.
+
+    def _waiting_of_device(self, arrival: Arrival) -> _Waiting:
+        device = (arrival.site, arrival.device)
+        if device not in self._of_device:
+            row = self._cursor.execute(f"{_COUNT_PARTS} WHERE site = ? AND device = ?", device).fetchone()
+            self._of_device[device] = _Waiting(*row)
+        return self._of_device[device]
+
+    def _waiting_of_event(self, event_id: str) -> _Waiting:
+        if event_id not in self._of_event:
+            row = self._cursor.execute(f"{_COUNT_PARTS} WHERE event_id = ?", (event_id,)).fetchone()
+            self._of_event[event_id] = _Waiting(*row)
+        return self._of_event[event_id]
 
     def _heartbeat(self, arrival: Arrival, heartbeat: Heartbeat) -> Outcome:
         self._cursor.execute(
@@ -337,7 +379,15 @@ class _Writer:
         self._cursor.execute(
             "INSERT INTO refused_message (topic, site, device, reason, received_at_ms, bytes, head)"
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (arrival.topic, arrival.site, arrival.device, reason, self._now_ms, len(arrival.payload), head),
+            (
+                arrival.topic[:MAX_TOPIC_CHARS],
+                arrival.site,
+                arrival.device,
+                reason,
+                self._now_ms,
+                len(arrival.payload),
+                head,
+            ),
         )
         return _NOTHING if event_id is None else Outcome(refused=(event_id, reason))
 

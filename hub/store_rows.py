@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.contract.errors import UnusableError
 from edge.contract.samples import Finding, Reason, Xyxy
 
 Features = NDArray[np.int8]
@@ -63,15 +64,19 @@ class FindingRow:
     header: bytes = field(repr=False)
 
     def finding(self) -> Finding:
-        """Decode the stored header: boxes, witnesses, tags, light."""
-        return _finding_decoder.decode(self.header)
+        """Decode the stored header: boxes, witnesses, tags, light. Raises `UnusableError` when it is damaged."""
+        try:
+            return _finding_decoder.decode(self.header)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            msg = f"finding {self.event_id}: its stored header cannot be read: {error}"
+            raise UnusableError(msg) from error
 
 
 @dataclass(frozen=True, slots=True)
 class LeaderRow:
     """The first finding of a near-duplicate group: what later ones are compared with.
 
-    `last_at_ms`: when the newest member was captured.
+    `first_at_ms`, `last_at_ms`: when its earliest and its newest member were captured.
     """
 
     group_id: int
@@ -81,6 +86,7 @@ class LeaderRow:
     camera: str
     label: str
     captured_at_ms: int
+    first_at_ms: int
     last_at_ms: int
     region: Xyxy
     width: int
@@ -131,13 +137,21 @@ FINDING_COLUMNS: Final = (
     " crop_hash, frame_hash, features, model, frame_state, group_id, header"
 )
 LEADER_COLUMNS: Final = (
-    "g.id, f.event_id, f.site, f.device, f.camera, f.label, f.captured_at_ms, g.last_at_ms, f.x1, f.y1, f.x2, f.y2,"
-    " f.width, f.height, f.crop_hash, f.frame_hash, f.features"
+    "g.id, f.event_id, f.site, f.device, f.camera, f.label, f.captured_at_ms, g.first_at_ms, g.last_at_ms,"
+    " f.x1, f.y1, f.x2, f.y2, f.width, f.height, f.crop_hash, f.frame_hash, f.features"
 )
 
 
 def finding_row(row: tuple[Any, ...]) -> FindingRow:
-    """Build the value from a row of `FINDING_COLUMNS`."""
+    """Build the value from a row of `FINDING_COLUMNS`. Raises `UnusableError` when it is damaged."""
+    try:
+        return _finding_row(row)
+    except (ValueError, TypeError) as error:
+        msg = f"finding {row[0]}: its row is damaged: {error}"
+        raise UnusableError(msg) from error
+
+
+def _finding_row(row: tuple[Any, ...]) -> FindingRow:
     return FindingRow(
         event_id=row[0],
         site=row[1],
@@ -170,13 +184,14 @@ def leader_row(row: tuple[Any, ...]) -> LeaderRow:
         camera=row[4],
         label=row[5],
         captured_at_ms=row[6],
-        last_at_ms=row[7],
-        region=(row[8], row[9], row[10], row[11]),
-        width=row[12],
-        height=row[13],
-        crop_hash=row[14],
-        frame_hash=row[15],
-        features=np.frombuffer(row[16], np.int8),
+        first_at_ms=row[7],
+        last_at_ms=row[8],
+        region=(row[9], row[10], row[11], row[12]),
+        width=row[13],
+        height=row[14],
+        crop_hash=row[15],
+        frame_hash=row[16],
+        features=np.frombuffer(row[17], np.int8),
     )
 
 

@@ -6,8 +6,10 @@ from typing import Annotated, Literal
 import msgspec
 
 from edge.contract.errors import UnusableError
+from edge.contract.samples import SCHEMA, Label, Pixels, Score
 
 HeadName = Literal["centernet", "yolox", "yolo", "detr"]
+Spread = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class InputSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -17,12 +19,12 @@ class InputSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     the sides.
     """
 
-    width: int
-    height: int
+    width: Pixels
+    height: Pixels
     layout: Literal["nchw", "nhwc"] = "nchw"
     color: Literal["rgb", "bgr"] = "rgb"
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    std: tuple[Spread, Spread, Spread] = (1.0, 1.0, 1.0)
     multiple: Annotated[int, msgspec.Meta(ge=1)] = 32
     pad_value: Annotated[int, msgspec.Meta(ge=0, le=255)] = 114
     letterbox: Literal["top_left", "center", "stretch"] = "top_left"
@@ -41,27 +43,36 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One model line's release. `head` is None when it should be recognised from the outputs."""
 
-    schema: int = 1
-    name: str
-    release: str
+    schema: int = SCHEMA
+    name: Label
+    release: Label
     file: str
     sha256: str
     head: HeadName | None
     input: InputSpec
-    labels: tuple[str, ...]
-    score_threshold: float
+    labels: tuple[Label, ...]
+    score_threshold: Score
     license: str = ""
     source: str = ""
     accuracy: tuple[Accuracy, ...] = ()
 
 
+class _Peek(msgspec.Struct):
+    schema: int = SCHEMA
+
+
 def read_card(path: Path) -> ModelCard:
     """Read a `model.json`. Raises `UnusableError` with the field that is wrong."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=ModelCard)
+        content = path.read_bytes()
+        schema = msgspec.json.decode(content, type=_Peek).schema
+        if schema != SCHEMA:
+            msg = f"the model card {path} has the schema {schema}, this side reads {SCHEMA}"
+            raise UnusableError(msg)
+        return msgspec.json.decode(content, type=ModelCard)
     except OSError as error:
         msg = f"cannot read the model card {path}: {error.strerror}"
         raise UnusableError(msg) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         msg = f"the model card {path} is not valid: {error}"
         raise UnusableError(msg) from error

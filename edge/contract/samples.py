@@ -5,6 +5,7 @@ Laws:
 1. `decode_event(encode_event(finding, jpeg)) == (finding, jpeg)`, likewise for frames.
 2. A decoder raises `UnusableError` or `UntrustedError` and nothing else, whatever the bytes.
 3. A header is at most `MAX_HEADER_BYTES`; every number in it is finite.
+4. A text in it can be shown and written anywhere: see `Text`.
 
 A payload is `MAGIC`, the header's length as an unsigned 32-bit big-endian integer, the JSON header, then the body:
 a JPEG (event with `upload = "all"`), a part of a JPEG (frame), or nothing.
@@ -29,6 +30,12 @@ MAX_BOXES: Final = 40
 _FAR: Final = 1e9
 _PREFIX = struct.Struct(">4sI")
 _EVENT_ID = re.compile(r"[0-9a-f]{32}")
+_ODD: Final = (  # controls, spaces other than " ", marks that cannot be seen, private and no characters
+    r"\x00-\x1f\x7f-\xa0\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u1680\u180e\u2000-\u200f\u2028-\u202f"
+    r"\u205f-\u206f\u3000\ud800-\uf8ff\ufeff\ufff0-\ufffb\ufffe\uffff\U000e0000-\U000e007f\U000f0000-\U0010ffff"
+)
+_ODD_CHARACTER = re.compile(f"[{_ODD}]")
+_PLAIN: Final = rf"^(?! )[^{_ODD}]*(?<! )\Z"
 
 Score = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*\Z")]
@@ -36,7 +43,11 @@ EventId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Pixels = Annotated[int, msgspec.Meta(ge=1, le=16384)]
 Xyxy = tuple[float, float, float, float]
-Text = Annotated[str, msgspec.Meta(max_length=64)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+"""What every JSON reader and SQLite can hold."""
+Text = Annotated[str, msgspec.Meta(max_length=64, pattern=_PLAIN)]
+"""Characters that can be seen, and spaces between them: no control characters, no space around. May be empty."""
+Label = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=_PLAIN)]
 
 
 class Reason(StrEnum):
@@ -105,8 +116,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     site: Name
     device: Name
     camera: Name
-    sequence: Annotated[int, msgspec.Meta(ge=0)]
-    captured_at_ms: Annotated[int, msgspec.Meta(ge=0)]
+    sequence: Count
+    captured_at_ms: Count
     reason: Reason
     severity: Score
     region: Xyxy
@@ -151,6 +162,11 @@ _encoder = msgspec.json.Encoder()
 def is_event_id(text: str) -> bool:
     """Whether `text` is a well-formed event id."""
     return _EVENT_ID.fullmatch(text) is not None
+
+
+def plain_text(text: str, *, most: int = 64) -> str:
+    """Return `text` as a `Text`: odd characters become spaces, several spaces become one, the rest is cut."""
+    return " ".join(_ODD_CHARACTER.sub(" ", text).split())[:most].rstrip()
 
 
 def encode_event(finding: Finding, jpeg: bytes = b"") -> bytes:
@@ -216,23 +232,14 @@ def _split(payload: bytes) -> tuple[bytes, bytes]:
 
 def _decode(decoder: msgspec.json.Decoder[_T], header: bytes) -> _T:
     try:
-        decoded = decoder.decode(header)
+        schema = _peek_decoder.decode(header).schema  # first: another schema explains every other fault
+        if schema != SCHEMA:
+            msg = f"schema {schema}, this side speaks {SCHEMA}"
+            raise UnusableError(msg)
+        return decoder.decode(header)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _refusal(header, error) from error
-    if decoded.schema != SCHEMA:
-        raise _refusal(header, None)
-    return decoded
-
-
-def _refusal(header: bytes, error: Exception | None) -> UnusableError:
-    """Return why a header is refused: another schema explains every other fault."""
-    try:
-        schema = _peek_decoder.decode(header).schema
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as cause:
-        return UnusableError(f"header is not valid: {cause}")
-    if schema != SCHEMA:
-        return UnusableError(f"schema {schema}, this side speaks {SCHEMA}")
-    return UnusableError(f"header is not valid: {error}")
+        msg = f"header is not valid: {error}"
+        raise UnusableError(msg) from error
 
 
 def _require_box(xyxy: Xyxy, finding: Finding, what: str) -> None:

@@ -37,7 +37,7 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     host: str = "localhost"
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] | None = None
-    username: str | None = None
+    username: Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f]{1,256}\Z")] | None = None
     password_file: Path | None = None
     ca: Path | None = None
     cert: Path | None = None
@@ -50,13 +50,29 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         return self.port or (8883 if self.ca else 1883)
 
     def require_sense(self) -> None:
-        """Raise `UnusableError` when the certificates do not go together."""
+        """Raise `UnusableError` when the host is no name, or when keys that need each other are not all given."""
+        if not _may_be_a_host(self.host):
+            msg = f"`mqtt.host` is {self.host!r}, expected a name or an address"
+            raise UnusableError(msg)
+        if self.password_file is not None and self.username is None:
+            msg = "`mqtt.password_file` needs `mqtt.username`"
+            raise UnusableError(msg)
         if (self.cert is None) != (self.key is None):
             msg = "`mqtt.cert` and `mqtt.key` are given together or not at all"
             raise UnusableError(msg)
         if self.cert is not None and self.ca is None:
             msg = "`mqtt.cert` needs `mqtt.ca`, the authority that signed the broker's certificate"
             raise UnusableError(msg)
+
+
+def _may_be_a_host(text: str) -> bool:
+    """Whether a resolver could take it: parts of 1 to 63 characters, no spaces. An address is one too."""
+    if not text.isprintable() or " " in text:
+        return False
+    try:
+        return 1 <= len(text.encode("idna")) <= 253
+    except UnicodeError:
+        return False
 
 
 def read_settings(path: Path, parse: Callable[[str, Path], _T]) -> _T:
@@ -114,10 +130,14 @@ def _struct_of(hint: Any) -> type[msgspec.Struct] | None:
 
 
 def _decode_path(kind: type, value: object) -> object:
-    if kind is Path and isinstance(value, str) and value:
-        return Path(value)
-    msg = f"expected a path, got {value!r}"
-    raise ValueError(msg)
+    if kind is not Path or not isinstance(value, str) or not value or "\x00" in value:
+        msg = f"expected a path, got {value!r}"
+        raise ValueError(msg)
+    try:
+        return Path(value).expanduser()
+    except RuntimeError as error:
+        msg = f"expected a path, got {value!r}, which names no user's home"
+        raise ValueError(msg) from error
 
 
 def _plain(error: msgspec.ValidationError) -> str:

@@ -3,12 +3,15 @@
 Law: `decode(encode(x), type(x)) == x`; a decoder raises `UnusableError` and nothing else.
 """
 
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
 from edge.contract.errors import UnusableError
-from edge.contract.samples import SCHEMA, EventId, Name, Text
+from edge.contract.samples import SCHEMA, Count, EventId, Name, Text
+
+Amount = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+Counts = Annotated[dict[Text, Count], msgspec.Meta(max_length=64)]
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,7 +20,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = SCHEMA
     boot_id: Text
     online: bool
-    at_ms: int
+    at_ms: Count
     model: Text
     version: Text
 
@@ -27,20 +30,20 @@ class CameraHealth(msgspec.Struct, frozen=True, kw_only=True):
 
     name: Name
     state: Text
-    frames: int
-    fps: float
-    restarts: int
-    frame_age_s: float | None
-    detect_ms: float
+    frames: Count
+    fps: Amount
+    restarts: Count
+    frame_age_s: Amount | None
+    detect_ms: Amount
 
 
 class SpoolHealth(msgspec.Struct, frozen=True, kw_only=True):
     """The spool now. `unsent`: findings that the hub has not acknowledged."""
 
-    samples: int
-    unsent: int
-    bytes: int
-    limit_bytes: int
+    samples: Count
+    unsent: Count
+    bytes: Count
+    limit_bytes: Count
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,14 +51,14 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
 
     schema: int = SCHEMA
     boot_id: Text
-    at_ms: int
-    uptime_s: float
+    at_ms: Count
+    uptime_s: Amount
     model: Text
     cameras: tuple[CameraHealth, ...]
     spool: SpoolHealth
-    findings: dict[str, int]
-    dropped: dict[str, int]
-    bytes_up: int
+    findings: Counts
+    dropped: Counts
+    bytes_up: Count
 
 
 class Ack(msgspec.Struct, frozen=True, kw_only=True):

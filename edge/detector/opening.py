@@ -15,6 +15,7 @@ import msgspec
 
 from edge.contract.card import InputSpec, ModelCard, read_card
 from edge.contract.errors import UnusableError
+from edge.contract.samples import plain_text
 from edge.detector.graph import Graph, Port, read_graph
 from edge.detector.heads.head import Head
 from edge.detector.letterbox import Size
@@ -119,9 +120,10 @@ def make_card(model: ModelFile, *, head: Head, guessed: InputSpec, class_count: 
     spec = msgspec.structs.replace(
         head.INPUT, width=guessed.width, height=guessed.height, layout=guessed.layout, multiple=guessed.multiple
     )
+    name = plain_text(model.path.stem, most=50) or "model"
     return ModelCard(
-        name=model.path.stem,
-        release=f"{model.path.stem}-{model.sha256[:8]}",
+        name=name,
+        release=f"{name}-{model.sha256[:8]}",
         file=model.path.name,
         sha256=model.sha256,
         head=head.NAME,
@@ -202,4 +204,4 @@ def _stated_labels(metadata: dict[str, str]) -> tuple[str, ...] | None:
         return None
     if not isinstance(names, dict) or sorted(names) != list(range(len(names))):
         return None
-    return tuple(str(names[i]) for i in range(len(names)))
+    return tuple(plain_text(str(names[i])) or f"class_{i}" for i in range(len(names)))

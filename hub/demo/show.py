@@ -17,6 +17,7 @@ from rich.table import Table
 
 from edge.contract.errors import UnreachableError, UnusableError
 from hub.batches import batch_view, new_batch
+from hub.demo import Upload
 from hub.demo.broker import local_broker
 from hub.demo.cameras import CAMERAS, count_frames, find_clip, make_clips
 from hub.export import Format, export_batch
@@ -65,7 +66,7 @@ port = {port}
 """
 
 
-def run_demo(out: Path, *, upload: str, size: int, console: Console) -> int:
+def run_demo(out: Path, *, upload: Upload, size: int, console: Console) -> int:
     """Run the loop once and return the number of images in the batch.
 
     Args:
@@ -98,13 +99,17 @@ def run_demo(out: Path, *, upload: str, size: int, console: Console) -> int:
 
 
 def _clear(out: Path) -> None:
-    if out.exists() and any(out.iterdir()):
-        if not (out / MARK).is_file():
-            msg = f"{out} holds something that no demo wrote; name another folder with --out"
-            raise UnusableError(msg)
-        shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / MARK).touch()
+    try:
+        if out.exists() and any(out.iterdir()):
+            if not (out / MARK).is_file():
+                msg = f"{out} holds something that no demo wrote; name another folder with --out"
+                raise UnusableError(msg)
+            shutil.rmtree(out)
+        out.mkdir(parents=True, exist_ok=True)
+        (out / MARK).touch()
+    except OSError as error:
+        msg = f"{out} cannot be used as the demo's folder: {error.strerror}"
+        raise UnusableError(msg) from error
 
 
 def _make_clips(out: Path, console: Console) -> dict[str, Path]:

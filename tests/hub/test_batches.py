@@ -21,8 +21,9 @@ from hub.batches import (
     title_of,
 )
 from hub.cli import app
+from hub.selection import describe
 from hub.store import BatchRow, GroupAssignment, Store
-from tests.hub.made import arrival, event_id, event_payload, finding, jpeg
+from tests.hub.made import arrival, event_id, event_payload, finding, jpeg, part_payloads
 
 NOW = 1_700_000_100_000
 
@@ -99,6 +100,43 @@ def test_two_findings_of_one_frame_give_one_image(store):
     put(store, 1, 2, captured_at_ms=NOW)
     put(store, 3, 4, captured_at_ms=NOW, camera="gate")
     assert new_batch(store, now_ms=NOW).size == 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"captured_at_ms": NOW},  # the camera's frame of one moment
+        {"picture": jpeg(7)},  # the very same bytes
+    ],
+)
+def test_a_second_batch_takes_no_picture_of_the_first(store, changes):
+    put(store, 1, 2, inline="picture" not in changes, **changes)
+    if "picture" in changes:
+        payloads = [payload for n in (1, 2) for payload in part_payloads(n, picture=changes["picture"])]
+        store.commit([arrival(Kind.FRAME, payload) for payload in payloads], now_ms=NOW)
+    put(store, 3)
+    put(store, 4, device="other", captured_at_ms=NOW)
+    assert new_batch(store, size=2, now_ms=NOW).size == 2
+    rest = new_batch(store, now_ms=NOW)
+    chosen = member_numbers(read_batch(store, 1)) + member_numbers(rest)
+    assert len({1, 2} & set(chosen)) == 1
+    assert {3, 4} < set(chosen)
+
+
+def test_a_size_over_the_prefilter_is_kept(store, monkeypatch):
+    monkeypatch.setattr("hub.batches.PREFILTER", 5)
+    put(store, *range(1, 21))
+    described = []
+    monkeypatch.setattr("hub.batches.describe", lambda traits: described.append(len(traits)) or describe(traits))
+    assert new_batch(store, size=12, now_ms=NOW).size == 12
+    assert new_batch(store, size=2, now_ms=NOW).size == 2
+    assert described == [13, 5]  # nothing is described that cannot be chosen
+
+
+def test_a_title_is_one_line_without_control_characters():
+    sent = finding(1, label="per\n\x1b[31mson\x00  x", tags=("a\tb\r",))
+    assert title_of([sent]) == "missed per [31mson x, all a b, camera door"
+    assert title_of([finding(2, label="\x1b\n", tags=())]) == "missed object, camera door"
 
 
 def test_how_often_a_group_was_seen_is_part_of_why(store):

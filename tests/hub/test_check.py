@@ -50,6 +50,11 @@ BREAKS = {
     "does not have the SHA-256": "UPDATE frame SET jpeg = zeroblob(length(jpeg)) WHERE finding_id = 2",
     "bytes, its finding says": "UPDATE frame SET jpeg = x'ffd8ff' WHERE finding_id = 2",
     "pixels, the finding says": "UPDATE finding SET width = 65 WHERE id = 2",
+    "cannot be read": "UPDATE finding SET header = x'7b22' WHERE id = 2",
+    "header of finding 3 cannot be read": "UPDATE finding SET header = 5 WHERE id = 3",
+    "finding 2 is not what its header says: reason": "UPDATE finding SET reason = 'evil' WHERE id = 2",
+    "its header says: severity, x1": "UPDATE finding SET severity = 0.75, x1 = 0.5 WHERE id = 2",
+    "its header says: features": "UPDATE finding SET features = x'00' WHERE id = 4",
     "points to a row of": "UPDATE finding SET group_id = 77 WHERE id = 4",
 }
 

@@ -48,6 +48,21 @@ def test_paths_are_taken_from_the_folder_of_the_file():
         ("[mqtt]\ncert = 'a'\nkey = 'b'", "`mqtt.cert` needs `mqtt.ca`"),
         ("[wants]\ncontrol_share = 1.5", "`wants.control_share`: "),
         ("database = ''", "`database`: expected a path"),
+        ('database = "a\\u0000b"', "`database`: expected a path"),
+        ("database = '~nosuchuser/x.db'", "`database`: expected a path, got '~nosuchuser/x.db'"),
+        ("[mqtt]\nhost = ''", "`mqtt.host` is ''"),
+        ("[mqtt]\nhost = 'broker..example'", "`mqtt.host` is 'broker..example'"),
+        ("[mqtt]\nhost = 'a b'", "`mqtt.host` is 'a b'"),
+        (f"[mqtt]\nhost = '{'a' * 70}'", "`mqtt.host` is 'aaaa"),  # a part of a name is at most 63
+        ("[mqtt]\npassword_file = 'x'", "`mqtt.password_file` needs `mqtt.username`"),
+        ("[mqtt]\nusername = ''", "`mqtt.username`: "),
+        (f"[mqtt]\nusername = '{'u' * 70000}'", "`mqtt.username`: "),  # MQTT carries 65535 bytes
+        ("[wants]\nmax_age_h = inf", "`wants.max_age_h`: "),
+        ("[wants]\nmax_age_h = nan", "`wants.max_age_h`: "),
+        ("[wants]\nresend_s = 1e300", "`wants.resend_s`: "),
+        ("[wants]\noutstanding_per_device = 9223372036854775807", "`wants.outstanding_per_device`: "),
+        ("[wants]\nbytes_per_day_per_device = 9223372036854775807", "`wants.bytes_per_day_per_device`: "),
+        ("[ingest]\nbatch_bytes = 99999999999999999999999", "`ingest.batch_bytes`: "),
         ("database =", "not valid TOML"),
     ],
 )
@@ -56,6 +71,16 @@ def test_what_is_wrong_is_named(text, message):
         parse_config(text, folder=FOLDER)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["broker.example.org", "localhost", "bücher.example", "::1", "10.0.0.1", "a."])
+def test_a_name_or_an_address_is_a_host(host):
+    assert parse_config(f"[mqtt]\nhost = '{host}'", folder=FOLDER).mqtt.host == host
+
+
+def test_a_home_is_put_in(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert parse_config("database = '~/x.db'", folder=FOLDER).database == Path("/home/me/x.db")
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):

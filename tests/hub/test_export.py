@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -63,7 +65,7 @@ def batch(*members, **changes):
 
 def boxes_of(*boxes, labels=("person", "dog"), **changes):
     dropped = Counter()
-    return pre_labels(member(boxes=boxes, **changes), labels=labels, least_score=0.3, dropped=dropped), dict(dropped)
+    return pre_labels(member(boxes=boxes, **changes), labels=labels, dropped=dropped), dict(dropped)
 
 
 @pytest.mark.parametrize("fmt", Format)
@@ -161,10 +163,62 @@ def test_a_broken_image_is_left_out_and_reported(tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-def test_a_batch_without_any_label_is_refused(tmp_path):
-    with pytest.raises(UnusableError, match="batch 7 names no label"):
-        export_batch(batch(member(label="", boxes=())), Format.CVAT, tmp_path / "out")
-    assert export_batch(batch(member(label="", boxes=()), labels=("dog",)), Format.CVAT, tmp_path / "out").images == 1
+@pytest.mark.parametrize("fmt", Format)
+def test_a_batch_without_any_label_asks_for_objects(fmt, tmp_path):
+    nameless = Box(xyxy=(10, 10, 40, 40), label="", score=0.9, witness=WitnessKind.MOTION)
+    for number, boxes in enumerate([(), (nameless,)]):
+        out = tmp_path / str(number)
+        assert export_batch(batch(member(label="", boxes=boxes)), fmt, out).images == 1
+        assert "\n  object\n" in (out / "README.txt").read_text()
+        assert READERS[fmt](out).images[0].annotations == ()
+
+
+ODD_LABELS = ["person ", "traffic\u00a0light", "\x1b[31mperson", "a\x00b", "per\nson", "\u202ex", "x" * 65, "\ufffe"]
+
+
+@pytest.mark.parametrize("fmt", Format)
+def test_a_text_that_cannot_be_written_does_not_stop_the_batch(fmt, tmp_path):
+    odd = [
+        member(rank, label=label, boxes=(Box(xyxy=(1, 2, 30, 40), label=label, score=0.5),))
+        for rank, label in enumerate(ODD_LABELS, 2)
+    ]
+    title, model = "missed \x1b[31mperson\x00,\n  mostly\u00a0dark", "m\x00\x1b1 \ufffe"
+    report = export_batch(batch(member(1), *odd, title=title, model=model), fmt, tmp_path / "out")
+    assert (report.images, report.left_out) == (1 + len(odd), ())
+    assert dict(report.dropped) == {"label that cannot be written": len(odd)}
+    annotations = READERS[fmt](tmp_path / "out")
+    assert annotations.labels == ("person",)
+    assert sum(len(image.annotations) for image in annotations.images) == 2
+    text = (tmp_path / "out" / "README.txt").read_text()
+    assert text.startswith("Batch 7: missed [31mperson , mostly dark\n")
+    assert all(line.isprintable() for line in text.splitlines())
+
+
+def turned(orientation, *, order="little"):
+    """A JPEG whose EXIF says how the camera was held."""
+
+    def number(value, size):
+        return value.to_bytes(size, order)
+
+    entry = number(0x112, 2) + number(3, 2) + number(1, 4) + number(orientation, 2) + b"\0\0"
+    tiff = (b"II" if order == "little" else b"MM") + number(42, 2) + number(8, 4) + number(1, 2) + entry + bytes(4)
+    exif = b"Exif\0\0" + tiff
+    plain = jpeg_of(64, 48)
+    return plain[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + plain[2:]
+
+
+@pytest.mark.parametrize("order", ["little", "big"])
+def test_an_image_that_a_tool_would_turn_is_left_out(order, tmp_path):
+    members = [member(rank, jpeg=turned(rank, order=order)) for rank in range(1, 9)]
+    assert cv2.imdecode(np.frombuffer(members[5].jpeg, np.uint8), cv2.IMREAD_COLOR).shape == (
+        64,
+        48,
+        3,
+    )  # the EXIF is one
+    report = export_batch(batch(*members), Format.COCO, tmp_path / "out")
+    assert report.images == 1
+    assert [event_id for event_id, _ in report.left_out] == [one.event_id for one in members[1:]]
+    assert all("EXIF orientation" in why for _, why in report.left_out)
 
 
 def test_an_untouched_export_of_the_same_batch_is_replaced(tmp_path):
@@ -202,6 +256,69 @@ def test_nothing_else_is_ever_overwritten(spoil, again, says, tmp_path):
     with pytest.raises(UnusableError, match=says):
         export_batch(replace(batch(), **again), Format.YOLO, out)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["README.txt", "added"])
+@pytest.mark.parametrize(
+    "put",
+    [
+        lambda path: path.symlink_to("/nonexistent"),
+        lambda path: path.symlink_to("/dev/zero"),  # has no end
+        lambda path: path.symlink_to("/tmp"),
+        os.mkfifo,
+    ],
+)
+def test_what_is_no_file_is_never_read(name, put, tmp_path):
+    out = tmp_path / "out"
+    export_batch(batch(), Format.YOLO, out)
+    (out / name).unlink(missing_ok=True)
+    put(out / name)
+    with pytest.raises(UnusableError, match=f"{name} was added or changed"):
+        export_batch(batch(), Format.YOLO, out)
+    (out / "batch.json").unlink()
+    put(out / "batch.json")
+    with pytest.raises(UnusableError, match="is not empty and not an export"):
+        export_batch(batch(), Format.YOLO, out)
+
+
+def test_a_folder_that_cannot_be_is_refused(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    for name, says in (("x" * 256, "name too long"), ("loop", "loop|symbolic")):
+        with pytest.raises(UnusableError, match=f"(?i){says}"):
+            export_batch(batch(), Format.CVAT, tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["loop"]
+    assert export_batch(batch(), Format.CVAT, tmp_path / ("x" * 255)).images == 1
+
+
+def test_the_old_folder_comes_back_when_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    export_batch(batch(member(1), member(2)), Format.YOLO, out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    rename = Path.rename
+
+    def fail(self, target):
+        if self.name.endswith(".partial"):
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(UnusableError, match="cannot be written: Input/output error"):
+        export_batch(batch(), Format.YOLO, out)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_every_file_is_on_the_disk_before_the_folder_appears(tmp_path, monkeypatch):
+    synced = {}
+
+    def fsync(number):
+        assert not (tmp_path / "out").exists()
+        synced[os.fstat(number).st_ino] = os.fstat(number).st_size
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    export_batch(batch(), Format.CVAT, tmp_path / "out")
+    written = [path.stat() for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert synced == {file.st_ino: file.st_size for file in written}  # none of it waits in a buffer of ours
 
 
 def test_another_format_or_a_file_in_the_way_is_refused(tmp_path):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edge.contract.samples import FrameHeader, encode_frame
 from edge.contract.topics import Kind, topic
-from hub.arrivals import Arrival, EventContent, Outcome, RefusedContent
+from hub.arrivals import Arrival, ClearedContent, EventContent, Outcome, RefusedContent
 from hub.config import IngestConfig
 from hub.ingest import Committer, Ticket, group_acks, judge
 from hub.store import Store
@@ -98,7 +98,6 @@ BROKEN_FRAMES = {
     "another size than announced": frame(size=11),
 }
 BROKEN_STATUS = {
-    "nothing at all": b"",
     "not JSON": b"{",
     "an unknown schema": b'{"schema": 9}',
     "an infinite number": heartbeat_payload().replace(b'"fps":5.0', b'"fps":1e999'),
@@ -126,6 +125,17 @@ def test_a_broken_event_is_refused_by_its_correlated_id(payload):
 @pytest.mark.parametrize("kind", [Kind.HEARTBEAT, Kind.STATE])
 def test_a_broken_status_is_refused(kind, payload):
     refused_reason(judge(topic("lab", "box", kind), payload, None).content)
+
+
+def test_a_deleted_retained_state_is_no_fault(tmp_path):
+    """A person empties the broker's retained message: an empty payload on the state topic, to every hub."""
+    arrivals = [judge(topic("lab", "box", kind), b"", None) for kind in (Kind.STATE, Kind.HEARTBEAT)]
+    assert arrivals[0].content == ClearedContent()
+    assert refused_reason(arrivals[1].content)
+    with Store.open(tmp_path / "hub.db") as store:
+        assert store.commit(arrivals[:1], now_ms=NOW) == [Outcome()]
+        assert store.status(now_ms=NOW).refused == {}
+        assert not store.status(now_ms=NOW).devices
 
 
 @pytest.mark.parametrize("payload", BROKEN_FRAMES.values(), ids=BROKEN_FRAMES)

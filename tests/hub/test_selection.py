@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hub.selection import PREFILTER, SHARES, Trait, camera_cap, describe, log_fraction, select
+from hub.selection import PREFILTER, SHARES, Trait, camera_cap, describe, kept_of, log_fraction, select
 
 
 @st.composite
@@ -119,6 +119,18 @@ def test_what_is_like_nothing_stands_only_for_itself():
     assert picks[1].why == "like no other finding"
 
 
+def test_what_is_like_nothing_chosen_is_stood_for_by_none():
+    # the third kind finds no place in the batch, and its one finding is like neither of the others
+    picks = select(np.eye(3)[[0, 0, 0, 1, 1, 2]], [0.5] * 6, ["a"] * 6, range(6), 2)
+    assert [pick.why for pick in picks] == ["stands for 2 more like it", "stands for 1 more like it"]
+
+
+def test_a_copy_of_the_first_fills_the_batch():
+    picks = select(np.eye(3)[[0, 0, 1]], [0.5] * 3, ["a"] * 3, range(3), 3)
+    assert [pick.why for pick in picks] == ["like no other finding", "like no other finding", "fills the batch"]
+    assert picks[2].gain == pytest.approx(0, abs=1e-6)
+
+
 def test_no_camera_takes_more_than_twice_its_share():
     # the busy camera has all the variety
     rng = np.random.default_rng(0)
@@ -148,6 +160,9 @@ def test_the_prefilter_keeps_the_severe_of_every_camera():
     severity = np.concatenate([np.full(90, 0.9), np.linspace(0.1, 0.5, 10)])
     picks = select(np.random.default_rng(2).normal(size=(100, 4)), severity, camera, range(100), 10, prefilter=20)
     assert sum(camera[pick.candidate] == "quiet" for pick in picks) > 0
+    kept = kept_of(severity.tolist(), camera, 20)
+    assert kept == [*range(10), *range(90, 100)]
+    assert {pick.candidate for pick in picks} <= set(kept)
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,19 @@ import threading
 from pathlib import Path
 
 import pytest
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.reasoncodes import ReasonCode
 
+from edge.contract.errors import UnusableError
 from edge.contract.topics import Kind, topic
-from hub.config import MqttConfig
+from hub.config import HubConfig, MqttConfig
+from hub.dedupe import DuplicateIndex
+from hub.ingest import Ticket
 from hub.link import Link
+from hub.serve import serve
 from hub.store import Store
 from hub.store_status import HubStatus
-from tests.brokers import Broker, broker, iotcore_broker, wait_until
+from tests.brokers import DEADLINE_S, Broker, broker, iotcore_broker, wait_until
 from tests.hub.devices import Device, Hub, send_until_acked
 from tests.hub.made import event_id, event_payload, finding, gone_payload, heartbeat_payload, jpeg
 from tests.hub.test_images import png_bomb
@@ -207,6 +213,65 @@ def test_a_stale_ticket_does_not_acknowledge_another_message(broker):
         device.send(Kind.EVENT, event_payload(3), event_id=event_id(3))
         wait_until(lambda: len(came) == 5)
     link.stop()
+
+
+def test_only_tickets_of_this_connection_are_acknowledged(monkeypatch):
+    """Law 1 of hub.link: the same number means another message on another connection."""
+    link = Link(MqttConfig(), client_id="numbers", hand_over=lambda *_: True)
+    taken: list[tuple[int, int]] = []
+    monkeypatch.setattr(link._client, "ack", lambda mid, qos: taken.append((mid, qos)))
+    link._connected, link._connection = True, 2
+    link.take([Ticket(1, 7, 1), Ticket(2, 8, 1), Ticket(3, 9, 1), Ticket(2, 10, 0)])
+    assert taken == [(8, 1)]
+    link._connected = False
+    link.take([Ticket(2, 11, 1)])
+    assert taken == [(8, 1)]
+
+
+def test_a_refused_subscription_is_a_failure(caplog):
+    failed = threading.Event()
+    link = Link(MqttConfig(), client_id="refused", hand_over=lambda *_: True, on_failure=failed.set)
+    granted, denied = (ReasonCode(PacketTypes.SUBACK, identifier=code) for code in (1, 0x87))
+    link._on_subscribe(link._client, None, 1, [granted, granted], None)
+    assert not failed.is_set()
+    link._on_subscribe(link._client, None, 1, [granted, denied], None)
+    assert failed.is_set()
+    assert "the broker refuses a subscription (Not authorized)" in caplog.text
+
+
+def serve_with(host: str, folder: Path) -> bool:
+    """`hub serve` in this process; returns, or raises, only when every thread of it has ended."""
+    config = HubConfig(database=folder / "hub.db", mqtt=MqttConfig(host=host))
+    before, interval = set(threading.enumerate()), sys.getswitchinterval()
+    try:
+        return serve(config, stop=threading.Event(), make_index=DuplicateIndex)
+    finally:
+        sys.setswitchinterval(interval)
+        assert set(threading.enumerate()) <= before
+
+
+def test_the_end_of_the_network_thread_ends_the_process(tmp_path, caplog):
+    """A name that no resolver takes: the client's own thread ends with a UnicodeError, and says nothing."""
+    assert serve_with("broker..example", tmp_path) is False
+    assert "the connection to the broker broker..example:1883 has ended for good" in caplog.text
+
+
+def test_a_link_that_cannot_start_leaves_no_thread_behind(tmp_path):
+    with pytest.raises(UnusableError, match=r"cannot start the connection to the broker :1883: Invalid host"):
+        serve_with("", tmp_path)
+
+
+def test_a_database_that_is_moved_away_ends_the_process_without_an_ack(broker, tmp_path):
+    with Hub(tmp_path, broker.port) as hub, Device(broker.port) as device:
+        device.send(Kind.EVENT, event_payload(1), event_id=event_id(1))
+        wait_until(lambda: device.acked == {event_id(1)})
+        hub.database.rename(tmp_path / "moved.db")
+        device.send(Kind.EVENT, event_payload(2), event_id=event_id(2))
+        assert hub._process.wait(DEADLINE_S) == 1
+        hub._drain.join(DEADLINE_S)
+        hub._process = None
+        assert device.acked == {event_id(1)}
+    assert "was deleted or moved while it was in use" in "".join(hub.log)
 
 
 def test_a_fault_in_a_callback_does_not_end_the_network_thread(broker, caplog):

@@ -15,9 +15,10 @@ from edge.contract.errors import UnusableError
 from edge.contract.samples import Reason
 from edge.contract.topics import Kind
 from hub.arrivals import Arrival, Outcome
+from hub.ingest import judge
 from hub.store import BatchMember, FrameState, GroupAssignment, Store
 from hub.store_groups import StaleError
-from hub.store_ingest import MAX_PARTS
+from hub.store_ingest import MAX_PARTS, MAX_TOPIC_CHARS
 from tests.hub.made import (
     arrival,
     event_id,
@@ -187,6 +188,11 @@ def test_refused_messages_are_kept_bounded(store, monkeypatch):
     rows = store._connection.execute("SELECT id, bytes, length(head) FROM refused_message").fetchall()
     assert rows == [(n, 9000, 4096) for n in range(8, 13)]
     assert store.status(now_ms=NOW).refused == {"event": 12}
+
+
+def test_the_topic_of_a_refused_message_is_cut(store):
+    store.commit([judge("t" * 5000, b"", None)], now_ms=NOW)
+    assert store._connection.execute("SELECT length(topic) FROM refused_message").fetchone() == (MAX_TOPIC_CHARS,)
 
 
 def test_groups_are_assigned_all_or_none(store):
@@ -361,3 +367,28 @@ def test_the_pragmas_stand(store):
     read = {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")}
     assert read == {"journal_mode": "wal", "synchronous": 2}
     assert connection.execute("PRAGMA foreign_keys").fetchone() == (1,)
+
+
+def test_a_leader_comes_before_the_more_severe(store):
+    store.commit([*events(5, inline=True, severity=0.1), *events(4, inline=True, severity=0.9)], now_ms=NOW)
+    store.commit(events(3, inline=True, severity=0.1), now_ms=NOW)
+    group(store, 3, 4, 5, group_id=1)
+    assert [row.event_id for row in store.candidates()] == [event_id(3)]
+
+
+def test_a_frame_that_was_gone_cost_nothing(store):
+    store.commit(events(1, 2), now_ms=NOW)
+    group(store, 1, group_id=1)
+    group(store, 2, group_id=2)
+    store.mark_wanted([event_id(1), event_id(2)], now_ms=NOW)
+    store.commit([arrival(Kind.FRAME, gone_payload(1))], now_ms=NOW)
+    assert store.spent_since(NOW) == {("lab", "box"): (len(jpeg(2)), 0, 1)}
+    assert store.spent_since(NOW + 1) == {("lab", "box"): (0, 0, 1)}  # it still waits
+
+
+@pytest.mark.parametrize("damage", ["header = x'7b22'", "header = x'22ff22'", "reason = 'evil'", "features = 1.5"])
+def test_a_damaged_row_is_named(store, damage):
+    store.commit(events(1, inline=True), now_ms=NOW)
+    store._connection.execute(f"UPDATE finding SET {damage}")
+    with pytest.raises(UnusableError, match=event_id(1)):
+        store.finding(event_id(1)).finding()

@@ -4,7 +4,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub.wants import DeviceSpend, OpenFinding, WantRule, choose
+from hub.wants import DeviceSpend, OpenFinding, Pooled, WantRule, choose
 
 NOW = 1_700_000_000_000
 RULE = WantRule(
@@ -14,11 +14,19 @@ RULE = WantRule(
 
 def opened(name: str, *, size: int = 100, severity: float = 0.5, control: bool = False, **changes) -> OpenFinding:
     reason = "control" if control else "missed"
-    return OpenFinding(name, "lab", "box", reason, severity, size, NOW)._replace(**changes)
+    return OpenFinding(name, "lab", "box", reason, severity, size, NOW, name.encode())._replace(**changes)
 
 
-def wanted(findings, spent=None, rule=RULE, pooled=()) -> list[str]:
-    return [f.event_id for f in choose(findings, spent or {}, pooled=pooled, now_ms=NOW, rule=rule).want]
+def pooled_group(severity: float = 0.1, **changes) -> Pooled:
+    return Pooled("lab", "box", "missed", severity, asked=True)._replace(**changes)
+
+
+LIVING = {("lab", device) for device in ("box", "other")}
+
+
+def wanted(findings, spent=None, rule=RULE, pooled=(), living=frozenset(LIVING)) -> list[str]:
+    choice = choose(findings, spent or {}, pooled=pooled, living=living, now_ms=NOW, rule=rule)
+    return [f.event_id for f in choice.want]
 
 
 def test_the_severe_go_first():
@@ -54,7 +62,8 @@ def test_few_wants_wait_at_once():
 
 
 def test_what_is_too_old_is_closed():
-    choice = choose([opened("old", received_at_ms=NOW - 3_600_001)], {}, pooled=[], now_ms=NOW, rule=RULE)
+    old = opened("old", received_at_ms=NOW - 3_600_001)
+    choice = choose([old], {}, pooled=[], living=set(), now_ms=NOW, rule=RULE)
     assert ([f.event_id for f in choice.want], [f.event_id for f in choice.expired]) == ([], ["old"])
 
 
@@ -65,19 +74,26 @@ def test_a_budget_of_nothing_asks_for_nothing():
 SMALL = msgspec.structs.replace(RULE, bytes_per_day_per_device=10**9, outstanding_per_device=1000, pool=20)
 
 
+ALONE = {("lab", "box")}
+
+
 def test_a_full_pool_asks_for_control_only():
-    pooled = [opened(f"p{i}", severity=0.1) for i in range(20)]
-    assert wanted([opened("n", severity=1.0), opened("c", control=True)], rule=SMALL, pooled=pooled) == ["c"]
+    findings = [opened("n", severity=1.0), opened("c", control=True)]
+    assert wanted(findings, rule=SMALL, pooled=[pooled_group()] * 20) == ["c"]
+
+
+def test_what_is_asked_for_fills_the_pool():
+    assert len(wanted([opened(f"n{i}") for i in range(30)], rule=SMALL, living=ALONE)) == 20
 
 
 def test_the_fuller_the_pool_the_more_severe_a_finding_must_be():
-    pooled = [opened(f"p{i}", severity=i / 10) for i in range(10)]  # half full, severities 0.0 to 0.9
-    assert wanted([opened("low", severity=0.2)], rule=SMALL, pooled=pooled) == []
-    assert wanted([opened("high", severity=0.8)], rule=SMALL, pooled=pooled) == ["high"]
+    pooled = [pooled_group(i / 10) for i in range(10)]  # half full, severities 0.0 to 0.9
+    assert wanted([opened("low", severity=0.2)], rule=SMALL, pooled=pooled, living=ALONE) == []
+    assert wanted([opened("high", severity=0.8)], rule=SMALL, pooled=pooled, living=ALONE) == ["high"]
 
 
 def test_a_reason_that_is_never_severe_is_not_starved_by_another():
-    pooled = [opened(f"p{i}", severity=0.9) for i in range(10)]
+    pooled = [pooled_group(0.9)] * 10
     assert wanted([opened("unsure", severity=0.3, reason="low_confidence")], rule=SMALL, pooled=pooled) == ["unsure"]
 
 
@@ -85,10 +101,41 @@ def test_an_empty_pool_takes_what_comes():
     assert len(wanted([opened(f"n{i}", severity=0.5) for i in range(15)], rule=SMALL)) == 15
 
 
+def test_a_device_that_is_not_alive_is_not_asked():
+    assert wanted([opened("a"), opened("b", device="dead"), opened("c", control=True, device="dead")]) == ["a"]
+
+
+def test_no_device_takes_the_part_of_another():
+    # 20 places, two devices: 5 for each, 10 for whoever asks first
+    loud = [opened(f"n{i}", severity=0.9) for i in range(100)]
+    assert len(wanted(loud, rule=SMALL)) == 15
+    late = [opened(f"l{i}", device="other", severity=0.1 + i / 100) for i in range(9)]
+    assert wanted([*loud, *late], rule=SMALL, pooled=[pooled_group()] * 15)[0] == "l8"
+    assert len(wanted([opened("l", device="other")] * 9, rule=SMALL, pooled=[pooled_group()] * 15)) == 1  # one picture
+    alike = [opened(f"l{i}", device="other") for i in range(9)]
+    assert len(wanted(alike, rule=SMALL, pooled=[pooled_group()] * 15)) == 5
+
+
+def test_frames_that_nobody_asked_for_fill_the_part_of_their_device_only():
+    unasked = [pooled_group(asked=False)] * 500
+    assert len(wanted([opened(f"n{i}", device="other") for i in range(30)], rule=SMALL, pooled=unasked)) == 15
+    # a device that has gone has no part, but what it was asked for is here
+    gone = [pooled_group(device="gone"), *[pooled_group(device="gone", asked=False)] * 500]
+    assert len(wanted([opened(f"n{i}") for i in range(30)], rule=SMALL, pooled=gone, living=ALONE)) == 19
+
+
+def test_a_picture_is_asked_for_once_but_for_control():
+    findings = [opened(name, frame_sha256=b"same", severity=0.9) for name in "ab"]
+    findings += [opened("c", frame_sha256=b"same", device="other"), opened("d", frame_sha256=b"same", control=True)]
+    assert wanted(findings) == ["a", "c", "d"]
+
+
 findings_of_any_kind = st.lists(
     st.builds(
-        lambda n, device, reason, severity, size: OpenFinding(n, "lab", device, reason, severity, size, NOW),
-        st.uuids().map(str),
+        lambda n, device, reason, severity, size: OpenFinding(
+            str(n), "lab", device, reason, severity, size, NOW, n.bytes[:1]
+        ),
+        st.uuids(),
         st.sampled_from(["a", "b"]),
         st.sampled_from(["control", "missed", "suspect"]),
         st.floats(0, 1),
@@ -98,11 +145,36 @@ findings_of_any_kind = st.lists(
 )
 
 
+groups = st.builds(
+    Pooled,
+    st.just("lab"),
+    st.sampled_from(["a", "b", "dead"]),
+    st.sampled_from(["missed", "suspect"]),
+    st.floats(0, 1),
+    st.booleans(),
+)
+A_AND_B = {("lab", "a"), ("lab", "b")}
+
+
+@given(findings_of_any_kind, st.lists(groups, max_size=40))
+def test_what_is_asked_for_is_never_over_the_limit(findings, pooled):
+    """Law 3, whatever was asked for before."""
+    taken = choose(findings, {}, pooled=pooled, living=A_AND_B, now_ms=NOW, rule=SMALL).want
+    asked, more = sum(group.asked for group in pooled), sum(not finding.control for finding in taken)
+    assert not more or asked + more <= 20
+
+
 @given(findings_of_any_kind, findings_of_any_kind)
-def test_the_pool_is_never_over_its_limit(findings, pooled):
-    pooled = [finding for finding in pooled if not finding.control][:20]
-    taken = choose(findings, {}, pooled=pooled, now_ms=NOW, rule=SMALL).want
-    assert len(pooled) + sum(not finding.control for finding in taken) <= 20
+def test_the_part_of_each_device_stays_free_for_it(first, then):
+    """Law 4: whatever came before, the most severe finding of a device with less than its part is asked for."""
+    before = choose(first, {}, pooled=[], living=A_AND_B, now_ms=NOW, rule=SMALL).want
+    pooled = [Pooled(f.site, f.device, f.reason, f.severity, asked=True) for f in before if not f.control]
+    taken = choose(then, {}, pooled=pooled, living=A_AND_B, now_ms=NOW, rule=SMALL).want
+    for device in A_AND_B:
+        severities = [group.severity for group in pooled if group.of == device]
+        mine = [f for f in then if f.of == device and not f.control and f.severity > max(severities, default=-1)]
+        if len(severities) < 5 and mine:
+            assert any(f.of == device and not f.control for f in taken)
 
 
 @given(findings_of_any_kind, st.integers(0, 3))
@@ -110,7 +182,7 @@ def test_the_laws_hold_over_a_day_of_calls(findings, spent_calls):
     """Law 1 and 2, also when one day's findings come in several calls."""
     spent: dict[tuple[str, str], DeviceSpend] = {}
     for _ in range(spent_calls + 1):
-        for finding in choose(findings, spent, pooled=[], now_ms=NOW, rule=RULE).want:
+        for finding in choose(findings, spent, pooled=[], living=A_AND_B, now_ms=NOW, rule=RULE).want:
             findings = [f for f in findings if f is not finding]
             device = (finding.site, finding.device)
             total, control, waiting = spent.get(device, DeviceSpend())

@@ -9,6 +9,8 @@ IDS = st.binary(min_size=16, max_size=16).map(bytes.hex)
 HASHES = st.binary(min_size=32, max_size=32).map(bytes.hex)
 SCORES = st.floats(0, 1)
 FINITE = st.floats(0, 1e6)
+SEEN = st.characters(exclude_categories=("C", "Z")) | st.just(" ")
+TEXTS = st.text(SEEN, max_size=20).map(str.strip)
 
 
 @st.composite
@@ -21,9 +23,7 @@ def boxes_inside(draw: st.DrawFn, width: int, height: int) -> tuple[float, float
 def findings(draw: st.DrawFn) -> Finding:
     width, height = draw(st.integers(8, 4000)), draw(st.integers(8, 4000))
     place = boxes_inside(width, height)
-    box = st.builds(
-        Box, xyxy=place, label=st.text(max_size=20), score=SCORES, witness=st.none() | st.sampled_from(WitnessKind)
-    )
+    box = st.builds(Box, xyxy=place, label=TEXTS, score=SCORES, witness=st.none() | st.sampled_from(WitnessKind))
     witness = st.builds(Witness, kind=st.sampled_from(WitnessKind), score=SCORES)
     return Finding(
         event_id=draw(IDS),
@@ -35,7 +35,7 @@ def findings(draw: st.DrawFn) -> Finding:
         reason=draw(st.sampled_from(Reason)),
         severity=draw(SCORES),
         region=draw(place),
-        label=draw(st.text(max_size=20)),
+        label=draw(TEXTS),
         boxes=tuple(draw(st.lists(box, max_size=5))),
         witnesses=tuple(draw(st.lists(witness, max_size=4))),
         tags=tuple(draw(st.lists(st.sampled_from(["dark", "tiny", "noisy"]), max_size=3))),
@@ -45,7 +45,7 @@ def findings(draw: st.DrawFn) -> Finding:
         frame_hash=draw(HASHES),
         features=draw(st.binary(max_size=256)),
         light=Light(draw(FINITE), draw(FINITE), draw(FINITE), draw(FINITE)),
-        model=draw(st.text(max_size=20)),
+        model=draw(TEXTS),
         frame_bytes=draw(st.integers(1, 1000)),
         frame_sha256=draw(HASHES),
     )

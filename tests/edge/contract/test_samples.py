@@ -25,6 +25,7 @@ from edge.contract.samples import (
     encode_event,
     encode_frame,
     is_event_id,
+    plain_text,
 )
 from tests.edge.contract.strategies import findings
 
@@ -62,6 +63,12 @@ def changed(**fields: object) -> bytes:
     """The example's header with some fields replaced, as raw JSON."""
     raw = json.loads(msgspec.json.encode(EXAMPLE))
     raw.update(fields)
+    return payload(json.dumps(raw).encode())
+
+
+def without_schema() -> bytes:
+    raw = json.loads(msgspec.json.encode(EXAMPLE))
+    del raw["schema"]
     return payload(json.dumps(raw).encode())
 
 
@@ -115,11 +122,54 @@ def test_a_damaged_payload_is_read_or_refused_never_worse(finding: Finding, data
         (changed(boxes=[{"xyxy": [1, 1, 2, 2], "label": "x", "score": 0.5}] * (MAX_BOXES + 1)), "length"),
         (changed(width=100_000), "<= 16384"),
         (changed(frame_bytes=10**9), "<="),
+        (changed(sequence=2**53), "<="),  # no JSON reader keeps it, and 2**63 no database
+        (changed(captured_at_ms=10**30), "<="),
+        (without_schema(), "schema"),
     ],
 )
 def test_a_bad_event_says_why(bad: bytes, says: str) -> None:
     with pytest.raises(WeakspotError, match=says):
         decode_event(bad)
+
+
+@pytest.mark.parametrize("text", ["", "traffic light", "<&>", "Ünï 🚶", "歩行者", "'"])
+def test_what_a_person_can_read_is_a_text(text: str) -> None:
+    assert decode_event(changed(label=text, tags=[text], model=text))[0].label == text
+    assert plain_text(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("person ", "person"),
+        (" person", "person"),
+        (" ", ""),
+        ("person\n", "person"),
+        ("traffic\u00a0light", "traffic light"),  # no other space
+        ("\x1b[31mperson", "[31mperson"),  # would colour the terminal
+        ("a\x00b", "a b"),
+        ("a\x85\u2028b", "a b"),  # ends a line
+        ("\u202enosrep", "nosrep"),  # turns the text around
+        ("per\u200bson", "per son"),  # cannot be seen
+        ("x" * 65, "x" * 64),
+        ("x" * 63 + " x", "x" * 63),
+    ],
+)
+def test_a_text_that_could_not_be_shown_is_refused(text: str, plain: str) -> None:
+    for fields in ({"label": text}, {"tags": [text]}, {"model": text}, {"boxes": [box(text)]}):
+        with pytest.raises(WeakspotError, match=r"regex|length"):
+            decode_event(changed(**fields))
+    assert plain_text(text) == plain
+
+
+def box(label: str) -> dict[str, object]:
+    return {"xyxy": [1, 1, 2, 2], "label": label, "score": 0.5}
+
+
+@given(st.text(max_size=100))
+def test_plain_text_makes_a_text(text: str) -> None:
+    plain = plain_text(text)
+    assert decode_event(changed(label=plain))[0].label == plain == plain_text(plain)
 
 
 def test_a_frame_that_does_not_match_its_header_is_untrusted() -> None:
