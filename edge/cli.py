@@ -150,10 +150,15 @@ def replay(
             on_frame=lambda done: progress.update(task, completed=done),
         )
     if as_json:
-        totals = {"frames": report.frames, "seconds": round(report.seconds, 3), "findings": dict(report.findings)}
+        totals = {
+            "frames": report.frames,
+            "claimed": claimed,
+            "seconds": round(report.seconds, 3),
+            "findings": dict(report.findings),
+        }
         print(msgspec.json.encode(totals).decode())
     else:
-        print("\n".join([*summary_lines(report), f"written to {out}"]))
+        print("\n".join([*summary_lines(report, claimed=claimed), f"written to {out}"]))
 
 
 @model_app.command("check")

@@ -53,8 +53,8 @@ class Mined:
     track_id: int | None = None
 
 
-def is_inside(xyxy: Xyxy, at: Observation) -> bool:
-    """Return whether the place is not cut by the frame's border."""
+def is_inside(xyxy: Xyxy, at: Observation, *, border_px: float = BORDER_PX) -> bool:
+    """Return whether the place stays off the frame's border by `border_px`: what touches it is cut by it."""
     height, width = at.frame.image.shape[:2]
     x1, y1, x2, y2 = xyxy
-    return x1 >= BORDER_PX and y1 >= BORDER_PX and x2 <= width - BORDER_PX and y2 <= height - BORDER_PX
+    return x1 >= border_px and y1 >= border_px and x2 <= width - border_px and y2 <= height - border_px

@@ -107,11 +107,13 @@ def replay(
     return report
 
 
-def summary_lines(report: ReplayReport) -> list[str]:
-    """Return what `edge replay` prints at the end."""
+def summary_lines(report: ReplayReport, *, claimed: int) -> list[str]:
+    """Return what `edge replay` prints at the end. `claimed`: the frames that the recording says it has, 0 unknown."""
     found = ", ".join(f"{reason} {count}" for reason, count in sorted(report.findings.items())) or "none"
     spent = ", ".join(f"{stage} {statistics.median(ms):.2f}" for stage, ms in report.stage_ms.items())
+    short = [f"the recording ends early: {report.frames} of {claimed} frames"] if report.frames < claimed else []
     return [
+        *short,
         f"{report.frames} frames in {report.seconds:.1f} s, {report.frames / report.seconds:.0f} a second",
         f"findings: {found}",
         f"median ms a frame: {spent}",

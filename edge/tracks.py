@@ -27,6 +27,7 @@ MAX_TRACKS: Final = 128
 WEAK_THRESHOLD: Final = 0.15
 MIN_IOU: Final = 0.3
 MAX_COAST_S: Final = 2.0
+OUTAGE_S: Final = 3.0  # without a frame for so long, nothing is known of any object
 MIN_COAST_FRAMES: Final = 6
 TENTATIVE_COAST_FRAMES: Final = 2
 DOUBLE_IOU: Final = 0.6
@@ -101,6 +102,7 @@ class Tracker:
         self._score_threshold = score_threshold
         self._weak_threshold = min(WEAK_THRESHOLD, score_threshold / 2)
         self._ids = count(1)
+        self._last_s: float | None = None
         self.tracks: list[Track] = []
 
     def update(self, detections: Detections, *, time_s: float) -> list[Track]:
@@ -110,6 +112,10 @@ class Tracker:
             detections: all boxes of the frame from score 0.05 up, best first.
             time_s: the camera's monotonic time of this frame.
         """
+        ended: list[Track] = []
+        if self._last_s is not None and time_s - self._last_s > OUTAGE_S:
+            ended, self.tracks = self.tracks, []
+        self._last_s = time_s
         boxes = _without_doubles(detections.take(detections.score >= self._weak_threshold))
         places, scores, classes = boxes.xyxy.tolist(), boxes.score.tolist(), boxes.class_id.tolist()
         n_strong = int(np.count_nonzero(boxes.score >= self._score_threshold))
@@ -125,7 +131,7 @@ class Tracker:
         for j in sorted(free)[: max(0, MAX_TRACKS - len(self.tracks))]:
             link = Link.STRONG if j < n_strong else Link.WEAK
             self.tracks.append(_begin(next(self._ids), classes[j], link, box=(places[j], scores[j]), time_s=time_s))
-        return self._drop_lost(time_s)
+        return ended + self._drop_lost(time_s)
 
     def _pairs(self, boxes: Detections, n_strong: int) -> list[tuple[int, int]]:
         """Return the pairs of track and box that may be one object, best first.

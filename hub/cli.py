@@ -18,8 +18,13 @@ import typer
 from edge.contract.errors import WeakspotError
 from hub.config import EXAMPLE, find_database, read_config
 from hub.demo import Upload
-from hub.export import Format
-from hub.store import Store
+
+try:
+    from hub.export import Format
+    from hub.store import Store
+except ModuleNotFoundError as missing:
+    print(f'hub: {missing.name} is not installed; run: pip install "weakspot[hub]"', file=sys.stderr)
+    raise SystemExit(2) from None
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -86,9 +86,9 @@ class WantsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         bytes_per_day_per_device: the most bytes of frames asked of one device within 24 hours; 0 asks for none.
         control_share: the part of them, 0..1, set aside for `control` frames.
         outstanding_per_device: the most frames of one device under way at once.
-        pool: the most frames kept here that are in no batch, `control` aside. The fuller it is, the more severe a
-            finding must be. Two batches' worth lets a batch be chosen well; a large number asks for every new group's
-            frame.
+        pool: the most frames asked for that are in no batch, one a near-duplicate group, `control` aside. The fuller
+            it is, the more severe a finding must be. Two batches' worth lets a batch be chosen well; a large number
+            asks for every new group's frame.
         resend_s: a want that was not answered for so long is sent again while the device is alive.
         max_age_h: hours after which a finding's frame is no longer asked for, and an unanswered want is given up.
     """

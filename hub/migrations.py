@@ -9,6 +9,9 @@ Laws:
 in their own table, so that a scan over findings does not read pictures. `frame_part` has no reference to `finding`:
 with a shared subscription a part can be committed by one process before the other has committed its finding.
 
+`finding_pool` and `finding_picture` hold what fills the pool of hub.wants, and which pictures are here or on their way;
+a black frame has zeros for a hash and is never asked for.
+
 The indexes hold every column that the curator and `hub status` count with: a finding's row carries its header, and a
 scan over the rows would read the whole file.
 """
@@ -49,12 +52,6 @@ def _unknown(database: Database) -> set[str]:
 @migrations(name="0001_findings")
 def _findings(database: Database) -> None:
     for statement in _FINDINGS.split(";\n"):
-        database.conn.execute(statement)
-
-
-@migrations(name="0002_pictures")
-def _pictures(database: Database) -> None:
-    for statement in _PICTURES.split(";\n"):
         database.conn.execute(statement)
 
 
@@ -124,7 +121,15 @@ CREATE INDEX finding_wanted ON finding (site, device, asked_at_ms) WHERE frame_s
 CREATE INDEX finding_wanted_at ON finding (wanted_at_ms, site, device, reason, frame_state, frame_bytes)
     WHERE wanted_at_ms IS NOT NULL;
 
-CREATE INDEX finding_want_open ON finding (site, device, reason, severity, frame_bytes, received_at_ms, event_id)
+CREATE INDEX finding_pool
+    ON finding (group_id, site, device, reason, severity, wanted_at_ms, frame_state, frame_hash)
+    WHERE frame_state = 'present' AND reason <> 'control' AND frame_hash <> zeroblob(32);
+
+CREATE INDEX finding_picture ON finding (site, device, frame_sha256, frame_state, reason, event_id, group_id)
+    WHERE frame_state IN ('wanted', 'present') AND reason <> 'control';
+
+CREATE INDEX finding_want_open
+    ON finding (site, device, reason, severity, frame_bytes, received_at_ms, event_id, frame_sha256, want_open)
     WHERE want_open = 1;
 
 CREATE INDEX finding_counts ON finding (site, device, frame_state, reason, frame_bytes);
@@ -182,22 +187,4 @@ CREATE TABLE batch_member (
 );
 
 CREATE UNIQUE INDEX batch_member_group ON batch_member (group_id)
-"""
-
-# What fills the pool, and which pictures are here or on their way. A black frame has zeros for a hash: never asked for.
-_PICTURES: Final = """
-CREATE INDEX finding_pool
-    ON finding (group_id, site, device, reason, severity, wanted_at_ms, frame_state, frame_hash)
-    WHERE frame_state = 'present' AND reason <> 'control' AND frame_hash <> zeroblob(32);
-
-CREATE INDEX finding_picture ON finding (site, device, frame_sha256, frame_state, reason, event_id, group_id)
-    WHERE frame_state IN ('wanted', 'present') AND reason <> 'control';
-
-DROP INDEX finding_want_open;
-
-CREATE INDEX finding_want_open
-    ON finding (site, device, reason, severity, frame_bytes, received_at_ms, event_id, frame_sha256, want_open)
-    WHERE want_open = 1;
-
-UPDATE finding SET want_open = 0 WHERE want_open = 1 AND reason <> 'control' AND frame_hash = zeroblob(32)
 """

@@ -1,13 +1,17 @@
 """`control`: frames drawn uniformly at random in time, so that rates can be estimated.
 
-A Poisson process in the camera's own time: every moment is equally likely, whatever the frame rate.
+A Poisson process in the camera's own time: every moment is equally likely, whatever the frame rate. A moment without
+pictures is none: after an outage the first frame is no likelier than any other.
 """
 
 import math
 import random
+from typing import Final
 
 from edge.contract.samples import Reason
 from edge.observation import Mined, Observation
+
+MAX_STEP_S: Final = 10.0
 
 
 class ControlMiner:
@@ -21,7 +25,7 @@ class ControlMiner:
     def mine(self, observation: Observation) -> list[Mined]:
         """Return the whole frame if it was drawn."""
         now_s = observation.frame.time_s
-        elapsed_s = 0.0 if self._last_s is None else max(0.0, now_s - self._last_s)
+        elapsed_s = 0.0 if self._last_s is None else min(MAX_STEP_S, max(0.0, now_s - self._last_s))
         self._last_s = now_s
         if self._random.random() >= 1.0 - math.exp(-self._per_s * elapsed_s):
             return []

@@ -25,7 +25,7 @@ from edge.observation import Mined, Observation, is_inside
 from edge.tracks import Link, Track
 
 MIN_FRAMES: Final = 3
-MAX_EPISODE_FRAMES: Final = 30
+LONG_FRAMES: Final = 30
 MIN_SEVERITY: Final = 0.3
 SURE_MARGIN: Final = 0.12
 SURE_WIDTH: Final = 0.04
@@ -47,14 +47,20 @@ class _Sight:
 
 @dataclass(slots=True, eq=False)
 class _Episode:
-    """A miss as far as it goes. Few frames are held: the best weak sight, and blind ones at 1, 2, 4, 8 ... frames."""
+    """A miss as far as it goes.
+
+    It holds the frame of the best weak sight, and of blind ones at 1, 2, 4, 8 ... frames; none once it was reported.
+    """
 
     before: Xyxy
     confirmed: bool
     length: int = 0
-    weak_scores: list[float] = field(default_factory=list)
+    weak: int = 0
+    weak_sum: float = 0.0
     best: _Sight | None = None
     blind: list[_Sight] = field(default_factory=list)
+    look_at_frames: int = LONG_FRAMES
+    reported: bool = False
 
 
 class MissedMiner:
@@ -80,8 +86,8 @@ class MissedMiner:
                 before = self._places.get(track.id, track.box)
                 episode = self._episodes[track.id] = _Episode(before, track.confirmed)
             _extend(episode, track, observation)
-            if episode.length >= MAX_EPISODE_FRAMES and episode.weak_scores:
-                mined += self._close(track, observation, seen_again=False)
+            if episode.length == episode.look_at_frames:
+                mined += self._judge(episode, track, observation, seen_again=False)
         for track in observation.ended:
             mined += self._close(track, observation, seen_again=False)
             self._places.pop(track.id, None)
@@ -92,9 +98,14 @@ class MissedMiner:
         return [mined for track in last.tracks for mined in self._close(track, last, seen_again=False)]
 
     def _close(self, track: Track, now: Observation, *, seen_again: bool) -> list[Mined]:
-        """Return the finding of a track's episode, if it has one and it is worth one."""
+        """Return the finding of a track's episode that is over, if it has one and it is worth one."""
         episode = self._episodes.pop(track.id, None)
-        if episode is None or episode.length < MIN_FRAMES:
+        return [] if episode is None else self._judge(episode, track, now, seen_again=seen_again)
+
+    def _judge(self, episode: _Episode, track: Track, now: Observation, *, seen_again: bool) -> list[Mined]:
+        """Return the finding of an episode, at most once. One that is long and not over is judged as it stands."""
+        episode.look_at_frames *= 2
+        if episode.reported or episode.length < MIN_FRAMES:
             return []
         witnesses = _witnesses(episode, seen_again=seen_again)
         sight = episode.best or (_middle(episode, track) if seen_again else None)
@@ -106,6 +117,7 @@ class MissedMiner:
             return []
         if track.displacement < MOVED and self._is_quiet(sight.xyxy, track.class_id, now.frame.time_s):
             return []
+        episode.reported, episode.best, episode.blind = True, None, []
         return [
             Mined(
                 at=sight.at,
@@ -144,10 +156,13 @@ class MissedMiner:
 def _extend(episode: _Episode, track: Track, at: Observation) -> None:
     episode.length += 1
     if track.link is Link.WEAK:
-        episode.weak_scores.append(track.score)
+        episode.weak += 1
+        episode.weak_sum += track.score
+        if episode.reported:
+            return
         if is_inside(track.box, at) and (episode.best is None or track.score > episode.best.score):
             episode.best = _Sight(at, track.box, track.score, episode.length)
-    elif episode.length & (episode.length - 1) == 0:
+    elif not episode.reported and episode.length & (episode.length - 1) == 0:
         episode.blind.append(_Sight(at, track.xyxy, 0.0, episode.length))
 
 
@@ -158,10 +173,10 @@ def _witnesses(episode: _Episode, *, seen_again: bool) -> tuple[Witness, ...]:
         # A shorter hole is surer: in a long one the object may have been hidden.
         score = 0.8 * math.exp(-(episode.length - MIN_FRAMES) / 20.0)
         witnesses.append(Witness(WitnessKind.GAP, round(score, 4)))
-    if episode.weak_scores:
-        share = len(episode.weak_scores) / episode.length
-        mean = sum(episode.weak_scores) / len(episode.weak_scores)
-        steady = min(1.0, len(episode.weak_scores) / 6.0)
+    if episode.weak:
+        share = episode.weak / episode.length
+        mean = episode.weak_sum / episode.weak
+        steady = min(1.0, episode.weak / 6.0)
         witnesses.append(Witness(WitnessKind.CANDIDATE, round(min(0.95, share * (0.2 + 3.0 * mean * steady)), 4)))
     return tuple(sorted(witnesses, key=lambda witness: -witness.score))
 

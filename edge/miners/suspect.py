@@ -12,6 +12,7 @@ from edge.tracks import Link
 
 MAX_WEAK: Final = 1
 MAX_STEP_S: Final = 0.35
+BORDER_SHARE: Final = 0.015  # of the longer side: a box rarely reaches the very last pixel
 
 
 class SuspectMiner:
@@ -29,11 +30,12 @@ class SuspectMiner:
         if not is_next:
             self._first.clear()
             return []
+        border_px = BORDER_SHARE * max(observation.frame.image.shape[:2])
         for track in observation.tracks:
-            if track.link is not Link.STRONG:
+            if track.strong > 1 or track.weak > MAX_WEAK or not is_inside(track.box, observation, border_px=border_px):
+                self._first.pop(track.id, None)  # the frame is held no longer
                 continue
-            if track.strong > 1 or track.weak > MAX_WEAK or not is_inside(track.box, observation):
-                self._first.pop(track.id, None)
+            if track.link is not Link.STRONG:
                 continue
             above = (track.score - observation.score_threshold) / max(1e-6, 1.0 - observation.score_threshold)
             self._first[track.id] = Mined(

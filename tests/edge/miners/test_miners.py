@@ -8,7 +8,7 @@ from edge.detector.detections import Detections
 from edge.frame import Frame
 from edge.miners.control import ControlMiner
 from edge.miners.low_confidence import LowConfidenceMiner
-from edge.miners.missed import MissedMiner
+from edge.miners.missed import QUIET_S, MissedMiner
 from edge.miners.suspect import SuspectMiner
 from edge.observation import Mined, Observation
 from edge.tracks import Tracker
@@ -113,6 +113,53 @@ def test_a_walker_is_reported_for_every_episode() -> None:
     assert len(walk(Scene(MissedMiner()), pattern + [0.8] * 3).mined) == 4
 
 
+@pytest.mark.parametrize("frames", [29, 33, 64, 130])
+def test_one_finding_an_episode_and_a_long_hole_is_weaker(frames: int) -> None:
+    """Weak boxes all along, so that the track lives: however long it goes on, it is one episode."""
+    scene = walk(Scene(MissedMiner()), [0.8] * 10 + [0.2] * frames + [0.8] * 3, step=0.5)
+    (mined,) = scene.mined
+    gap = [witness.score for witness in mined.witnesses if witness.kind is WitnessKind.GAP]
+    assert max(gap, default=0.0) < 0.3
+
+
+def test_the_middle_of_a_hole_is_interpolated_by_its_share() -> None:
+    scene = walk(Scene(MissedMiner()), [0.8] * 10 + [None] * 7 + [0.8] * 3, step=2.0)
+    (mined,) = scene.mined
+    assert mined.region[0] == pytest.approx(20 + 2 * mined.at.frame.sequence, abs=2)
+
+
+def test_an_outage_is_no_evidence_of_a_miss() -> None:
+    scene = walk(Scene(MissedMiner()), [0.8] * 10)
+    scene.show()
+    scene.show((50.0, 80.0, 0.8), later_s=8 * 3600.0)
+    assert walk(scene, [0.8] * 5).mined == []
+
+
+def test_a_still_thing_is_reported_again_after_its_quiet_time() -> None:
+    pattern = [0.8] * 8 + [None] * 4 + [0.8] * 3
+    scene = walk(Scene(MissedMiner()), pattern, step=0.0)
+    scene.show((20.0, 80.0, 0.8), later_s=QUIET_S + 1)
+    assert len(walk(scene, pattern, step=0.0).mined) == 2
+
+
+def test_the_miners_hold_no_frame_of_a_thing_that_is_only_weak() -> None:
+    scene = walk(Scene(SuspectMiner()), [None] + [0.7] + [0.2] * 60, step=0.0)
+    assert scene.miner._first == {}
+    assert scene.mined == []
+
+
+def test_low_confidence_forgets_what_is_gone() -> None:
+    scene = walk(Scene(LowConfidenceMiner()), [0.42] * 5 + [None] * 60)
+    assert len(scene.mined) == 1
+    assert scene.miner._reported_s == {}
+
+
+def test_a_ghost_at_the_border_is_an_object_that_just_looked_in() -> None:
+    scene = walk(Scene(SuspectMiner()), [None] * 3)
+    scene.show((3.0, 80.0, 0.7))
+    assert walk(scene, [None] * 5).mined == []
+
+
 def test_a_place_cut_by_the_border_is_not_claimed() -> None:
     scene = Scene(MissedMiner())
     for score in [0.8] * 10 + [0.3] * 4 + [0.8] * 3:
@@ -152,6 +199,16 @@ def test_control_draws_at_its_rate_whatever_the_frame_rate() -> None:
             empty = Detections()
             drawn += len(miner.mine(Observation(frame, empty, np.zeros(0, np.float32), THRESHOLD, [], [])))
         assert 180 <= drawn <= 300  # 240 expected, four standard deviations
+
+
+def test_control_does_not_pick_the_first_frame_after_an_outage() -> None:
+    drawn = 0
+    for seed in range(200):
+        miner = ControlMiner(per_hour=4, seed=seed)
+        for number, time_s in enumerate((0.0, 0.1, 8 * 3600.0)):
+            frame = Frame(IMAGE, "c", number, 0, time_s)
+            drawn += len(miner.mine(Observation(frame, Detections(), np.zeros(0, np.float32), THRESHOLD, [], [])))
+    assert drawn < 15  # 2 expected; without the cap all 200
 
 
 def test_control_is_repeatable_and_can_be_off() -> None:
