@@ -68,6 +68,7 @@ class Camera:
         state: see `CameraState`; ENDED is a file that does not loop, at its end.
         restarts: how often the capture process was replaced.
         error: why it was last lost.
+        hopeless: whether it is a file that cannot be read as a video, and never was.
 
     Args:
         config: the camera.
@@ -88,6 +89,7 @@ class Camera:
         self.state = CameraState.CONNECTING
         self.restarts = 0
         self.error: str | None = None
+        self.hopeless = False
         self._config = config
         self._on_frame = on_frame
         self._retry_s = retry_s
@@ -187,6 +189,8 @@ class Camera:
                 return "its process died"
             heard_s = time.monotonic()
             report = decode_report(packet)
+            if isinstance(report, Failed | Ended):
+                self.hopeless = self._last is None and source_kind(self._config.source) is SourceKind.FILE
             if isinstance(report, Failed):
                 return report.reason
             if isinstance(report, Ended):

@@ -169,7 +169,7 @@ def _judge(name: str, check: Callable[[], str]) -> Verdict:
 
 
 def _check_model(config: EdgeConfig) -> str:
-    detector = open_configured(config)
+    detector = open_configured(config, cached=False)
     width, height = detector.input_size
     begun_s = time.perf_counter()
     detector.detect(np.full((height, width, 3), 114, np.uint8))

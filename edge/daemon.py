@@ -112,8 +112,8 @@ def stop_on_signals() -> threading.Event:
     return stop
 
 
-def open_configured(config: EdgeConfig) -> Detector:
-    """Open the detector of `[model]`. Raises `UnusableError`."""
+def open_configured(config: EdgeConfig, *, cached: bool = True) -> Detector:
+    """Open the detector of `[model]`; `cached` may write compiled graphs to the data folder. Raises `UnusableError`."""
     model = config.model
     return open_detector(
         model.path,
@@ -121,7 +121,7 @@ def open_configured(config: EdgeConfig) -> Detector:
         input_size=model.input_size,
         threads=model.threads,
         providers=model.providers,
-        cache_dir=config.data_dir / "model-cache",
+        cache_dir=config.data_dir / "model-cache" if cached else None,
     )
 
 
@@ -164,6 +164,7 @@ class Daemon:
         self._queue: queue.Queue[Mined | None] = queue.Queue(WRITER_QUEUE)
         self._quota = Quota(config.quota)
         self._faults: Counter[str] = Counter()
+        self._counters, self._spooled = spool.counters(), spool.health()
         threshold = config.model.score_threshold
         self._score_threshold = detector.score_threshold if threshold is None else threshold
         self._publisher = Publisher(
@@ -222,10 +223,14 @@ class Daemon:
         self._publish_health()
 
     def attend(self, stop: threading.Event, *, exit_at_end: bool, tell: Callable[[str], None]) -> None:
-        """Send heartbeats and pet the watchdog until `stop`, or until the end if asked."""
+        """Send heartbeats and pet the watchdog until `stop`, or until the end if asked.
+
+        Raises `UnusableError` for a file that is no video.
+        """
         due_s = time.monotonic()
         ended_s: float | None = None
         while not stop.wait(_TURN_S):
+            self._require_videos()
             now_s = time.monotonic()
             if now_s - self._beat_s < WATCHDOG_S and self._publisher.alive and self._writer.is_alive():
                 tell("WATCHDOG=1")
@@ -236,6 +241,12 @@ class Daemon:
                 ended_s = now_s if ended_s is None else ended_s
                 if self._is_quiet(now_s, ended_s) or now_s - ended_s > END_GRACE_S:
                     return
+
+    def _require_videos(self) -> None:
+        for camera, settings in zip((eye.camera for eye in self._eyes), self._config.camera, strict=True):
+            if camera.hopeless:
+                msg = f"camera {camera.name}: {settings.source} is no video that can be read"
+                raise UnusableError(msg)
 
     def _is_at_end(self) -> bool:
         return self._queue.empty() and all(eye.finished for eye in self._eyes)
@@ -269,13 +280,15 @@ class Daemon:
             elif is_last and not eye.finished:
                 eye.finished = True
                 self._finish(eye)
-        except Exception:  # noqa: BLE001 - the loop counts and goes on
-            self._note_fault("detection_error", "a frame could not be looked at")
+        except Exception as error:  # noqa: BLE001 - the loop counts and goes on
+            self._note_fault("detection_error", "a frame could not be looked at", error)
 
     def _look(self, eye: _Eye, frame: Frame) -> None:
         begun_s = time.monotonic()
         step = eye.pipeline.step(frame)
         now_s = time.monotonic()
+        if not step.inference.finite:
+            self._note_fault("not_finite", "the model gave numbers that are not finite")
         eye.meter.note(now_s=now_s, detect_ms=(now_s - begun_s) * 1e3)
         self._stream.offer(frame, step.inference.detections)
         self._hand_over(frame.camera, step.mined, wait_s=0.0)
@@ -295,13 +308,13 @@ class Daemon:
             except queue.Full:
                 self._spool.count("writer_busy")
 
-    def _note_fault(self, reason: str, text: str) -> None:
-        """Count an exception; log the 1st, 2nd, 4th, 8th ... so that a fault of every frame does not fill the disk."""
+    def _note_fault(self, reason: str, text: str, error: Exception | None = None) -> None:
+        """Count a fault; log the 1st, 2nd, 4th, 8th ... so that a fault of every frame does not fill the disk."""
         self._spool.count(reason)
         self._faults[reason] += 1
         n = self._faults[reason]
         if n & (n - 1) == 0:
-            _log.exception("%s (%d so far)", text, n)
+            _log.error("%s (%d so far)", text, n, exc_info=error)
 
     # The writer's thread.
 
@@ -316,31 +329,39 @@ class Daemon:
                     jpeg_quality=self._config.mining.jpeg_quality,
                 )
                 self._spool.put(finding, jpeg)
-            except Exception:  # noqa: BLE001 - the loop counts and goes on
-                self._note_fault("writer_error", "a sample could not be written")
+            except Exception as error:  # noqa: BLE001 - the loop counts and goes on
+                self._note_fault("writer_error", "a sample could not be written", error)
 
     # The caller's thread.
 
     def _publish_health(self) -> None:
+        """Send the heartbeat whatever the disk does: with its last known figures, if need be."""
+        for step in (self._spool.flush, self._read_spool):
+            try:
+                step()
+            except (OSError, WeakspotError) as error:
+                _log.warning("%s", error)
+        heartbeat = self._heartbeat()
+        self._publisher.offer_heartbeat(encode(heartbeat))
+        lost = self._stream.lost
+        status = Status(
+            pid=os.getpid(),
+            heartbeat=heartbeat,
+            connected=self._publisher.connected,
+            faults=dict(self._publisher.faults) | ({"detections_lost": lost} if lost else {}),
+            cameras_lost={eye.camera.name: eye.camera.error for eye in self._eyes if eye.camera.error is not None},
+        )
         try:
-            self._spool.flush()
-            heartbeat = self._heartbeat()
-            self._publisher.offer_heartbeat(encode(heartbeat))
-            lost = {eye.camera.name: eye.camera.error for eye in self._eyes if eye.camera.error is not None}
-            status = Status(
-                pid=os.getpid(),
-                heartbeat=heartbeat,
-                connected=self._publisher.connected,
-                faults=dict(self._publisher.faults),
-                cameras_lost=lost,
-            )
             write_status(self._config.data_dir, status)
-        except (OSError, WeakspotError) as error:
+        except OSError as error:
             _log.warning("the status could not be written: %s", error)
+
+    def _read_spool(self) -> None:
+        self._counters, self._spooled = self._spool.counters(), self._spool.health()
 
     def _heartbeat(self) -> Heartbeat:
         now_s = time.monotonic()
-        findings, dropped = self._spool.counters()
+        findings, dropped = self._counters
         return Heartbeat(
             boot_id=self._boot_id,
             at_ms=time.time_ns() // 1_000_000,
@@ -356,7 +377,7 @@ class Daemon:
                 )
                 for eye in self._eyes
             ),
-            spool=self._spool.health(),
+            spool=self._spooled,
             findings=findings,
             dropped=dropped,
             bytes_up=self._publisher.bytes_up,

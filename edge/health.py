@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import os
 import socket
+import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from edge.contract.errors import UnreachableError, UnusableError
 from edge.contract.status import CameraHealth, Heartbeat
 
 WINDOW_S: Final = 10.0
+HOLD_S: Final = 1.0
 _STATUS: Final = "status.json"
 _LOCK: Final = "daemon.lock"
 
@@ -94,6 +96,8 @@ def read_status(folder: Path) -> Status | None:
 def hold_folder(folder: Path) -> Iterator[None]:
     """Be the one daemon of this data folder; the kernel lets go when the process ends, however it ends.
 
+    Tried for `HOLD_S`: who asks `is_held` takes the lock for a moment.
+
     Raises `UnusableError` when another daemon holds it, `UnreachableError` when the folder cannot be written.
     """
     try:
@@ -103,14 +107,23 @@ def hold_folder(folder: Path) -> Iterator[None]:
         msg = f"cannot write to data_dir {folder}: {error.strerror}"
         raise UnreachableError(msg) from error
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            msg = f"another `edge run` is using data_dir {folder}"
-            raise UnusableError(msg) from error
+        deadline_s = time.monotonic() + HOLD_S
+        while not _lock(fd):
+            if time.monotonic() > deadline_s:
+                msg = f"another `edge run` is using data_dir {folder}"
+                raise UnusableError(msg)
+            time.sleep(0.05)
         yield
     finally:
         os.close(fd)
+
+
+def _lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def is_held(folder: Path) -> bool:

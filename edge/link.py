@@ -26,12 +26,14 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge.config import MqttConfig
 from edge.contract.errors import UnreachableError, UnusableError
+from edge.contract.samples import MAX_HEADER_BYTES
 
 MAX_IN_FLIGHT: Final = 20
 MAX_IN_FLIGHT_BYTES: Final = 1_000_000
 MAX_RECEIVED_BYTES: Final = 262_144
 CONNECT_S: Final = 10.0
 _HEAD_BYTES: Final = 512  # topic, properties and fixed header of a publish
+MIN_PACKET_BYTES: Final = MAX_HEADER_BYTES + 2048  # one event, or one part with some of its frame
 _UNLIMITED: Final = 268_435_455
 
 _log = logging.getLogger(__name__)
@@ -211,6 +213,9 @@ class Link:
             self._lost = f"the broker refuses this device: {reason}"
             return
         packet = getattr(more, "MaximumPacketSize", None) or _UNLIMITED
+        if packet < MIN_PACKET_BYTES:  # a property of this connection: nothing is dropped for it
+            self._lost = f"the broker takes packets of {packet} bytes, this needs {MIN_PACKET_BYTES}"
+            return
         self.max_payload_bytes = packet - _HEAD_BYTES
         self._max_in_flight = min(MAX_IN_FLIGHT, getattr(more, "ReceiveMaximum", None) or MAX_IN_FLIGHT)
         if self._topics:

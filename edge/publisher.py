@@ -38,6 +38,7 @@ PART_BYTES: Final = 65_536
 WINDOW: Final = 32
 FIRST_WINDOW: Final = 8
 FRAMES: Final = 8
+GONE: Final = 10_000  # more than one message can ask for
 PARTS_IN_FLIGHT: Final = 8
 EVENTS_SHARE: Final = 0.6
 SETTLED_S: Final = 30.0
@@ -143,7 +144,7 @@ class Publisher:
         self._topics = {kind: topic(identity.site, identity.device, kind) for kind in Kind}
         self._link = open_link(config, identity)
         self._session = _Session()
-        self._gone: deque[str] = deque()
+        self._gone: dict[str, None] = {}  # in order, each once
         self._heartbeat: bytes | None = None
         self._detections: deque[bytes] = deque(maxlen=64)
         self._stopping = threading.Event()
@@ -280,7 +281,11 @@ class Publisher:
             self._session.window = min(WINDOW, self._session.window + 1)
 
     def _take_want(self, want: Want) -> None:
-        self._gone.extend(self._spool.want(want.event_ids))
+        for event_id in self._spool.want(want.event_ids):
+            if event_id in self._gone or len(self._gone) < GONE:
+                self._gone[event_id] = None
+            else:
+                self.faults["gone_overflow"] += 1
         for event_id in want.event_ids:
             sent = self._session.sent.get(event_id)
             if sent is not None and sent.state is not SampleState.WANTED:
@@ -305,15 +310,22 @@ class Publisher:
     def _send_lossy(self) -> None:
         heartbeat, self._heartbeat = self._heartbeat, None
         if heartbeat is not None:
-            self._publish(Kind.HEARTBEAT, heartbeat, qos=0)
+            self._send_or_lose(Kind.HEARTBEAT, heartbeat)
         while self._detections and not self._link.is_behind():
-            self._publish(Kind.DETECTIONS, self._detections.popleft(), qos=0)
+            self._send_or_lose(Kind.DETECTIONS, self._detections.popleft())
+
+    def _send_or_lose(self, kind: Kind, payload: bytes) -> None:
+        if len(payload) <= self._link.max_payload_bytes:
+            self._publish(kind, payload, qos=0)
+        else:
+            self.faults[f"{kind}_oversize"] += 1
 
     def _send_gone(self) -> None:
         while self._gone and self._link.has_room():
-            event_id = self._gone.popleft()
+            event_id = next(iter(self._gone))
             header = FrameHeader(event_id=event_id, size=0, sha256="", gone="no longer on the device")
             self._publish(Kind.FRAME, encode_frame(header), event_id=event_id)
+            del self._gone[event_id]
 
     def _send_events(self) -> None:
         session = self._session
@@ -328,10 +340,6 @@ class Publisher:
         limit = min(INLINE_BYTES, self._link.max_payload_bytes)
         if self._upload_all and len(payload) + leased.frame_bytes <= limit:
             payload += self._spool.frame(leased.event_id) or b""
-        if len(payload) > self._link.max_payload_bytes:
-            _log.warning("finding %s is dropped: the broker takes messages of %d bytes", leased.event_id, limit)
-            self._spool.discard(leased.event_id, reason="oversize")
-            return
         self._session.sent[leased.event_id] = _Sent(leased.event_id, SampleState.NEW)
         self._send_part_of(leased.event_id, Kind.EVENT, payload)
 

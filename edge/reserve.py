@@ -3,6 +3,7 @@
 SQLite in WAL mode needs free space even to delete. A full disk would therefore be full for ever.
 """
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ class Reserve:
         """Whether the whole space is set aside."""
         try:
             return self.path.stat().st_size >= self.size_bytes
-        except FileNotFoundError:
+        except OSError:
             return False
 
     def hold(self) -> bool:
@@ -38,11 +39,18 @@ class Reserve:
             return False
         return True
 
+    def regain(self) -> None:
+        """Set the space aside again where the disk has room for twice as much, and is there at all."""
+        with contextlib.suppress(OSError):
+            if self.free_bytes() > 2 * self.size_bytes:
+                self.hold()
+
     def release(self) -> None:
-        """Give the space back to the disk."""
-        self.path.unlink(missing_ok=True)
+        """Give the space back to the disk, where it takes that."""
+        with contextlib.suppress(OSError):
+            self.path.unlink()
 
     def free_bytes(self) -> int:
-        """Return what the disk has left for this user, the reserve not included."""
+        """Return what the disk has left for this user, the reserve not included. Raises `OSError`."""
         disk = os.statvfs(self.path.parent)
         return disk.f_bavail * disk.f_frsize

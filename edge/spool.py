@@ -202,12 +202,8 @@ class Spool:
         """The hub will never take these (id -> its reason): they leave, counted. Returns those that were here."""
         gone = self._run(lambda db: [event_id for event_id in refused if self._drop(db, event_id, "refused")])
         for event_id in gone:
-            _log.warning("the hub refused %s: %s", event_id, refused[event_id])
+            _log.warning("the hub refused %s: %.200r", event_id, refused[event_id])
         return gone
-
-    def discard(self, event_id: str, *, reason: str) -> bool:
-        """Drop a sample that can never be sent, and count it. Returns whether it was here."""
-        return self._run(lambda db: self._drop(db, event_id, reason))
 
     def count(self, reason: str, n: int = 1) -> None:
         """Count something dropped before it came here. Never waits for the disk; durable with the next transaction."""
@@ -218,8 +214,7 @@ class Spool:
         """Make what `count` added durable, and hold the reserve again where the disk has room. Raises `SpoolError`."""
         if self._pending:
             self._run(lambda _: None)
-        if self._reserve.free_bytes() > 2 * self._reserve.size_bytes:
-            self._reserve.hold()
+        self._reserve.regain()
 
     def counters(self) -> tuple[dict[str, int], dict[str, int]]:
         """Return what was put and what was dropped since the spool was made, each by reason."""
@@ -325,18 +320,18 @@ class Spool:
     def _twice(self, step: Callable[[], _T]) -> _T:
         """Take a step, a second time after a broken file was replaced or the reserve of a full disk was given up."""
         try:
+            try:
+                return step()
+            except sqlite3.DatabaseError as error:
+                if is_corrupt(error):
+                    self._start_anew(error)
+                elif is_disk_trouble(error):
+                    if self._reserve.held:
+                        _log.warning("the disk of the spool is full or fails (%s): giving up the reserve", error)
+                    self._reserve.release()
+                    self._cramped = True
             return step()
-        except sqlite3.DatabaseError as error:
-            if is_corrupt(error):
-                self._start_anew(error)
-            elif is_disk_trouble(error):
-                if self._reserve.held:
-                    _log.warning("the disk of the spool is full or fails (%s): giving up the reserve", error)
-                self._reserve.release()
-                self._cramped = True
-        try:
-            return step()
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, OSError) as error:  # the folder may be gone
             msg = f"the spool {self._path} cannot be used: {error}"
             raise SpoolError(msg) from error
 
@@ -373,7 +368,7 @@ class Spool:
                 for _ in range(0, size, _VACUUM_PAGES * PAGE_BYTES):
                     # not `execute`: it steps a statement without columns once, and each step is one page
                     self._db.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES}); PRAGMA wal_checkpoint;")
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, OSError) as error:
             _log.warning("the spool could not be made smaller: %s", error)
         if not self._reserve.hold():
             _log.warning("the disk of the spool has no room for a reserve of %d bytes", size)

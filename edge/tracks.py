@@ -150,31 +150,31 @@ class Tracker:
         return list(zip(rows[best].tolist(), columns[best].tolist(), strict=True))
 
     def _drop_lost(self, time_s: float) -> list[Track]:
-        live: list[Track] = []
-        ended: list[Track] = []
-        for track in self.tracks:
-            (ended if _is_lost(track, time_s) else live).append(track)
-        self.tracks = live
+        ended = [track for track in self.tracks if track.coasting > TENTATIVE_COAST_FRAMES and _is_lost(track, time_s)]
+        if ended:
+            gone = {track.id for track in ended}
+            self.tracks = [track for track in self.tracks if track.id not in gone]
         return ended
 
 
 def _is_lost(track: Track, time_s: float) -> bool:
+    """Return whether a track that has coasted for more than `TENTATIVE_COAST_FRAMES` is given up."""
     if not track.confirmed:
-        return track.coasting > TENTATIVE_COAST_FRAMES
+        return True
     return track.coasting > MIN_COAST_FRAMES and time_s - track.last_linked_s > MAX_COAST_S
 
 
 def _predict(track: Track) -> None:
+    track.link = Link.NONE
+    track.score = 0.0
+    track.unseen += 1
     vx, vy = track.velocity
     if track.coasting:  # an object that hides for long rarely keeps its speed
         vx, vy = vx * _DAMPING, vy * _DAMPING
         track.velocity = (vx, vy)
     x1, y1, x2, y2 = track.xyxy
     track.xyxy = (x1 + vx, y1 + vy, x2 + vx, y2 + vy)
-    track.link = Link.NONE
-    track.score = 0.0
     track.coasting += 1
-    track.unseen += 1
 
 
 def _begin(number: int, class_id: int, link: Link, *, box: tuple[list[float], float], time_s: float) -> Track:
@@ -213,8 +213,10 @@ def _correct(track: Track, link: Link, *, box: tuple[list[float], float], time_s
     track.score = score
     track.coasting = 0
     track.last_linked_s = time_s
-    insort(track.top_scores, score)
-    del track.top_scores[:-TOP_SCORES]
+    top = track.top_scores
+    if len(top) < TOP_SCORES or score > top[0]:
+        insort(top, score)
+        del top[:-TOP_SCORES]
     if link is Link.STRONG:
         track.strong += 1
         track.unseen = 0

@@ -48,14 +48,12 @@ def box_iou(a: Floats, b: Floats) -> Floats:
     """Return the IoU of every box of `a` `[n, 4]` with every box of `b` `[m, 4]`, `[n, m]` float32."""
     if len(a) == 0 or len(b) == 0:
         return np.zeros((len(a), len(b)), np.float32)
-    top_left = np.maximum(a[:, None, :2], b[None, :, :2])
-    bottom_right = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    side = np.maximum(bottom_right - top_left, 0.0)
-    both = side[..., 0] * side[..., 1]
-    area_a = (a[:, 2] - a[:, 0]) * (a[:, 3] - a[:, 1])
-    area_b = (b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1])
-    union = area_a[:, None] + area_b[None, :] - both
-    iou: Floats = np.divide(both, union, out=np.zeros_like(both), where=union > 0)
+    ax1, ay1, ax2, ay2 = a.T[:, :, None]
+    bx1, by1, bx2, by2 = b.T
+    both = np.maximum(np.minimum(ax2, bx2) - np.maximum(ax1, bx1), 0.0)
+    both *= np.maximum(np.minimum(ay2, by2) - np.maximum(ay1, by1), 0.0)
+    union = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - both
+    iou: Floats = both / np.maximum(union, np.finfo(np.float32).tiny)
     return iou
 
 

@@ -143,6 +143,7 @@ def test_an_unreadable_source_is_tried_again_with_back_off(tmp_path: Path, watch
     camera = watch(tmp_path / "a.avi")
     wait_until(lambda: camera.restarts >= 2)
     assert camera.error == "it cannot be opened"
+    assert camera.hopeless
     assert camera.newest() is None
     write_clip(tmp_path / "b.avi", frames=20).replace(tmp_path / "a.avi")
     collect(camera, bool)
@@ -152,6 +153,7 @@ def test_an_unreadable_source_is_tried_again_with_back_off(tmp_path: Path, watch
 def test_a_device_that_is_not_there_is_lost(watch) -> None:
     camera = watch("/dev/video97")
     wait_until(lambda: camera.restarts >= 1)
+    assert not camera.hopeless
     assert camera.error == "it cannot be opened"
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import random
+import shutil
 import signal
 import socket
 import sqlite3
@@ -258,6 +259,34 @@ def test_a_file_that_is_not_there_is_an_error_at_the_start(tmp_path: Path) -> No
         run_daemon(config, stop=threading.Event())
 
 
+@pytest.mark.parametrize("arguments", [[], ["--exit-at-end"]])
+def test_a_file_that_is_no_video_ends_the_device(tmp_path: Path, arguments: list[str]) -> None:
+    configure(tmp_path, port=1, camera="")
+    (tmp_path / "clip.avi").write_text("not a video")
+    ended = edge("run", "--config", tmp_path / "edge.toml", *arguments)
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[-1].startswith("edge: camera front: ")
+    assert ended.stderr.splitlines()[-1].endswith("clip.avi is no video that can be read")
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.broker
+def test_heartbeats_go_on_when_the_data_folder_is_gone(tmp_path: Path, broker: Broker, hub, caplog) -> None:  # noqa: F811
+    config = configure(tmp_path, port=broker.port)
+    stop = threading.Event()
+    thread = threading.Thread(target=run_daemon, args=(config,), kwargs={"stop": stop})
+    thread.start()
+    wait_until(lambda: hub.events and hub.heartbeats, what="it runs")
+    shutil.rmtree(config.data_dir)
+    beats = len(hub.heartbeats)
+    wait_until(lambda: len(hub.heartbeats) > beats + 5, what="heartbeats go on")
+    wait_until(lambda: hub.heartbeats[-1].dropped.get("disk_full", 0) > 2, what="the losses are told")
+    stop.set()
+    thread.join()
+    assert hub.heartbeats[-1].cameras[0].frames > 5
+    assert "Traceback" not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -288,6 +317,7 @@ def test_check_says_a_line_each(tmp_path: Path, broker: Broker) -> None:  # noqa
     path = tmp_path / "edge.toml"
     good = edge("check", "--config", path)
     assert good.returncode == 0, good.stderr
+    assert not config.data_dir.exists(), "a check makes nothing"
     names = [line.split(":")[0] for line in good.stdout.splitlines()]
     assert names == ["config", "model", "camera front", "spool", "broker"]
     assert "a frame of 160x120" in good.stdout

@@ -1,6 +1,8 @@
+import fcntl
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,14 @@ def test_a_folder_has_one_daemon_and_a_killed_one_lets_go(tmp_path: Path) -> Non
     other.kill()
     other.communicate()
     assert not is_held(tmp_path)
+
+
+def test_a_look_at_the_folder_does_not_turn_a_daemon_away(tmp_path: Path) -> None:
+    with (tmp_path / "daemon.lock").open("w") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        threading.Timer(0.2, fcntl.flock, (looking, fcntl.LOCK_UN)).start()
+        with hold_folder(tmp_path):
+            assert is_held(tmp_path)
 
 
 def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None:

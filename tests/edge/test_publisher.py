@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edge.config import MqttConfig
 from edge.contract.errors import UnusableError
+from edge.contract.samples import MAX_HEADER_BYTES, encode_event
 from edge.contract.status import Heartbeat, SpoolHealth, encode
 from edge.contract.topics import Kind
+from edge.link import MIN_PACKET_BYTES
 from edge.publisher import Identity, Publisher
 from edge.spool import Spool
 from tests.brokers import Broker, broker, wait_until  # noqa: F401
@@ -245,19 +248,43 @@ def test_acks_of_another_life_change_nothing(spool, broker, hub, publish) -> Non
 
 
 def test_a_small_broker_gets_small_packets(spool, publish, close_at_end) -> None:
-    """The server's limit of a packet is kept: inline frames, parts; and a finding that can never pass is dropped."""
-    small = close_at_end.enter_context(Broker(extra="max_packet_size 4000"))
+    """The server's limit of a packet is kept: inline frames, parts, the longest finding; what may be lost is lost."""
+    small = close_at_end.enter_context(Broker(extra=f"max_packet_size {MIN_PACKET_BYTES}"))
     hub = HubStandIn(small.port)
     close_at_end.callback(hub.close)
     (event_id,) = put(spool, 1, size=20_000)
-    wordy, jpeg = make_sample()
-    wordy = type(wordy)(**{f: getattr(wordy, f) for f in wordy.__struct_fields__} | {"tags": ("x" * 64,) * 60})
+    wordy, jpeg = make_sample(size=3000)
+    while len(encode_event(wordy)) < MAX_HEADER_BYTES - 70:
+        wordy = msgspec.structs.replace(wordy, tags=(*wordy.tags, "x" * 64))
     assert spool.put(wordy, jpeg)
     publisher = publish(small.port, upload_all=True)
-    wait_until(lambda: spool.health().samples == 0, what="one delivered, one dropped")
-    assert hub.frames == {event_id: make_sample(size=20_000, event_id=event_id)[1]}
-    assert spool.counters()[1] == {"oversize": 1}
-    assert publisher.faults["disconnected"] == 0
+    wait_until(lambda: publisher.connected)
+    publisher.offer_detections(b"x" * MIN_PACKET_BYTES)
+    wait_until(lambda: spool.health().samples == 0, what="both delivered")
+    assert hub.frames == {event_id: make_sample(size=20_000, event_id=event_id)[1], wordy.event_id: jpeg}
+    wait_until(lambda: publisher.faults == {"detections_oversize": 1})
+    assert spool.counters()[1] == {}
+
+
+@pytest.mark.parametrize("limit", [600, MIN_PACKET_BYTES - 1])
+def test_a_broker_whose_packets_are_too_small_costs_no_sample(spool, publish, close_at_end, caplog, limit) -> None:
+    small = close_at_end.enter_context(Broker(extra=f"max_packet_size {limit}"))
+    publisher = publish(small.port, upload_all=True)
+    put(spool, 3)
+    wait_until(lambda: publisher.faults["disconnected"] >= 2)
+    assert f"the broker takes packets of {limit} bytes, this needs {MIN_PACKET_BYTES}" in caplog.text
+    assert not publisher.connected
+    assert (spool.health().unsent, spool.counters()[1]) == (3, {})
+
+
+def test_what_was_on_its_way_when_the_connection_broke_is_sent_again_at_once(spool, broker, hub, publish) -> None:  # noqa: F811
+    hub.answering = False
+    publisher = publish(broker.port)
+    ids = put(spool, 2)
+    wait_until(lambda: set(hub.events) == set(ids))
+    publisher._link._client.socket().shutdown(2)
+    wait_until(lambda: min(hub.events.values()) == 2, deadline_s=10)
+    assert publisher.faults["ack_timeout"] == 0
 
 
 def test_a_publish_that_the_acl_denies_is_counted_and_kept(spool, publish, close_at_end, tmp_path: Path) -> None:

@@ -267,6 +267,29 @@ def test_a_spool_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
         open_spool(path)
 
 
+def test_what_is_put_survives_a_power_cut(spool: Spool) -> None:
+    assert spool._db.execute("PRAGMA synchronous").fetchone()[0] == 2, "FULL"
+
+
+def test_a_folder_that_is_gone_is_counted_and_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    spool = open_spool(tmp_path / "data" / "s.db")
+    (tmp_path / "data").rename(tmp_path / "elsewhere")
+    assert not spool.put(*make_sample())
+    spool.flush()
+    assert dropped(spool) == {"disk_full": 1}
+    spool.close()
+
+
+def test_what_the_hub_says_is_logged_short_and_on_one_line(spool: Spool, caplog: pytest.LogCaptureFixture) -> None:
+    finding, jpeg = make_sample()
+    spool.put(finding, jpeg)
+    spool.refuse({finding.event_id: "a\nb" + "z" * 50_000})
+    assert "refused" in caplog.messages[-1]
+    assert "\n" not in caplog.messages[-1]
+    assert len(caplog.messages[-1]) < 300
+
+
 def test_a_path_that_cannot_be_opened_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "s.db").mkdir()
     with pytest.raises(UnusableError, match="cannot open the spool"):
