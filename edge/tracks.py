@@ -24,7 +24,7 @@ from edge.contract.samples import Xyxy
 from edge.detector.detections import Detections, box_iou
 
 MAX_TRACKS: Final = 128
-WEAK_THRESHOLD: Final = 0.15
+WEAK_THRESHOLD: Final = 0.18
 MIN_IOU: Final = 0.3
 MAX_COAST_S: Final = 2.0
 OUTAGE_S: Final = 3.0  # without a frame for so long, nothing is known of any object
@@ -100,7 +100,7 @@ class Tracker:
 
     def __init__(self, *, score_threshold: float) -> None:
         self._score_threshold = score_threshold
-        self._weak_threshold = min(WEAK_THRESHOLD, score_threshold / 2)
+        self._weak_threshold = min(WEAK_THRESHOLD, score_threshold / 1.5)
         self._ids = count(1)
         self._last_s: float | None = None
         self.tracks: list[Track] = []
