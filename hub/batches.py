@@ -131,7 +131,7 @@ def read_batch(store: Store, batch_id: int) -> Batch:
             return Batch(row, tuple(store.batch_members(batch_id)))
     there_are = ", ".join(str(row.id) for row in known[-20:])
     more = "..., " if len(known) > 20 else ""
-    msg = f"there is no batch {batch_id}; " + (f"there are {more}{there_are}" if known else "`hub batch new` makes one")
+    msg = f"there is no batch {batch_id}; " + (f"known are {more}{there_are}" if known else "`hub batch new` makes one")
     raise UnusableError(msg)
 
 

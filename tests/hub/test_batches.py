@@ -172,7 +172,7 @@ def test_an_unknown_batch_names_those_there_are(store):
     put(store, 1, 2)
     new_batch(store, size=1, now_ms=NOW)
     new_batch(store, size=1, now_ms=NOW)
-    with pytest.raises(UnusableError, match="no batch 4; there are 1, 2"):
+    with pytest.raises(UnusableError, match="no batch 4; known are 1, 2"):
         read_batch(store, 4)
 
 
