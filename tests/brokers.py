@@ -19,6 +19,8 @@ from typing import Self
 
 import pytest
 
+from hub.demo.broker import RUMQTTD
+
 DEADLINE_S = 20.0
 PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
 
@@ -130,34 +132,14 @@ def broker() -> Iterator[Broker]:
         yield running
 
 
-_RUMQTTD = """
-id = 0
-[router]
-id = 0
-max_connections = 100
-max_outgoing_packet_count = 1000
-max_segment_size = 104857600
-max_segment_count = 10
-[v5.1]
-name = "v5-1"
-listen = "127.0.0.1:{port}"
-next_connection_delay_ms = 1
-[v5.1.connections]
-connection_timeout_ms = 60000
-max_payload_size = 1048576
-max_inflight_count = 500
-dynamic_filters = true
-"""
-
-
 @contextmanager
 def iotcore_broker() -> Iterator[int]:
-    """The broker of the `iotcore` wheel (rumqttd); gives its port."""
+    """The broker of the `iotcore` wheel (rumqttd), set up as the demo does; gives its port."""
     pytest.importorskip("iotcore")
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="weakspot-broker-") as folder:
         config = Path(folder) / "rumqttd.toml"
-        config.write_text(_RUMQTTD.format(port=port))
+        config.write_text(RUMQTTD.format(port=port))
         command = [sys.executable, "-m", "iotcore", "--config", str(config), "--log-level", "CRITICAL"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:

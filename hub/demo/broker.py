@@ -16,7 +16,7 @@ from edge.contract.errors import UnreachableError
 
 START_S: Final = 15.0
 
-_RUMQTTD: Final = """
+RUMQTTD: Final = """
 id = 0
 [router]
 id = 0
@@ -75,7 +75,7 @@ def _command(folder: Path, port: int) -> tuple[str, list[str]]:
         return "mosquitto", [mosquitto, "-c", str(config)]
     if importlib.util.find_spec("iotcore") is not None:
         config = folder / "rumqttd.toml"
-        config.write_text(_RUMQTTD.format(port=port))
+        config.write_text(RUMQTTD.format(port=port))
         return "iotcore", [sys.executable, "-m", "iotcore", "--config", str(config), "--log-level", "CRITICAL"]
     msg = 'no MQTT broker here: install mosquitto, or pip install "weakspot[demo]"'
     raise UnreachableError(msg)
