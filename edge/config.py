@@ -10,12 +10,15 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from edge.contract.errors import UnusableError
-from edge.contract.samples import Name, Reason, Score
+from edge.contract.policy import Hours, Share
+from edge.contract.samples import Label, Name, Reason, Score
 from edge.contract.settings import BrokerSettings, parse_settings, read_settings
 
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
+Point = tuple[Score, Score]
+Polygon = Annotated[tuple[Point, ...], msgspec.Meta(min_length=3, max_length=64)]
 
 _STREAM_SCHEMES: Final = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "tcp://")
 
@@ -68,10 +71,12 @@ class SpoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     Attributes:
         limit_mb: megabytes (10^6 bytes) the samples may take; the least worthy leave first.
         reserve_mb: megabytes set aside so that a full disk can be cleared.
+        keep_hours: a sample older than this leaves the disk, sent or not; 0 keeps it until it is sent or evicted.
     """
 
     limit_mb: Positive = 512.0
     reserve_mb: Positive = 16.0
+    keep_hours: NotNegative = 0.0
 
 
 class CameraConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -83,6 +88,8 @@ class CameraConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         fps: frames a second to look at; 0 is as they come.
         loop: a file starts again at its end.
         stall_s: no new frame for this long and the capture process is replaced.
+        ignore: zones in which nothing is mined and whose pixels never leave the device; polygons of three or more
+            `[x, y]` points, each 0..1 of the picture's width and height.
     """
 
     name: Name
@@ -90,6 +97,7 @@ class CameraConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     fps: NotNegative = 5.0
     loop: bool = False
     stall_s: Positive = 10.0
+    ignore: tuple[Polygon, ...] = ()
 
 
 class SourceKind(StrEnum):
@@ -105,10 +113,22 @@ class MiningConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     Attributes:
         control_per_hour: frames drawn at random an hour and camera, so that rates can be estimated.
+        min_severity: a miss is reported from this probability on that it is a true one, 0..1.
+        low_confidence_band: a detection this close above the score threshold is unsure.
+        zoom_budget: share of inferences that may be added for second looks, on average; 0 turns them off.
+        merge: what the second look finds joins the detections that the device publishes.
+        hours: spans of the day in local time, as in `["22:00-06:00"]`, in which frames are mined; none is always.
+        labels: only these labels are mined; none is all of them.
         jpeg_quality: of the frames that are kept, 1..100.
     """
 
     control_per_hour: NotNegative = 4.0
+    min_severity: Score = 0.5
+    low_confidence_band: Score = 0.15
+    zoom_budget: Share = 0.1
+    merge: bool = False
+    hours: tuple[Hours, ...] = ()
+    labels: tuple[Label, ...] = ()
     jpeg_quality: Annotated[int, msgspec.Meta(ge=1, le=100)] = 90
 
 
@@ -151,6 +171,16 @@ class DetectionsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     file_mb: Positive = 64.0
 
 
+class PrivacyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[privacy]`: what is made unrecognisable before a frame is kept.
+
+    Attributes:
+        blur: `none`; `heads`, the heads of people outside the finding's region; `people`, the whole of them.
+    """
+
+    blur: Literal["none", "heads", "people"] = "none"
+
+
 class EdgeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole of `edge.toml`.
 
@@ -165,6 +195,7 @@ class EdgeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         camera: one or more, see `CameraConfig`.
         mining: see `MiningConfig`.
         quota: see `QuotaConfig`.
+        privacy: see `PrivacyConfig`.
         detections: see `DetectionsConfig`.
     """
 
@@ -178,6 +209,7 @@ class EdgeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     camera: tuple[CameraConfig, ...]
     mining: MiningConfig = MiningConfig()
     quota: QuotaConfig = QuotaConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     detections: DetectionsConfig = DetectionsConfig()
 
 

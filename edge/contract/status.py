@@ -3,7 +3,7 @@
 Law: `decode(encode(x), type(x)) == x`; a decoder raises `UnusableError` and nothing else.
 """
 
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
@@ -25,8 +25,31 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     version: Text
 
 
+class RecallCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """What two looks at the same control frames found, since the daemon's start.
+
+    Attributes:
+        frames: control frames that were looked at twice.
+        detector: objects that the detector found in them.
+        second_look: objects that the tiled, enlarged second look found.
+        both: objects that both found.
+    """
+
+    frames: Count = 0
+    detector: Count = 0
+    second_look: Count = 0
+    both: Count = 0
+
+
 class CameraHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """One camera since the daemon's start. `frame_age_s` is None before the first frame."""
+    """One camera since the daemon's start.
+
+    Attributes:
+        state: see edge.camera.CameraState.
+        frame_age_s: None before the first frame.
+        looks: inferences that were spent on second looks.
+        recall: from the control frames.
+    """
 
     name: Name
     state: Text
@@ -35,6 +58,8 @@ class CameraHealth(msgspec.Struct, frozen=True, kw_only=True):
     restarts: Count
     frame_age_s: Amount | None
     detect_ms: Amount
+    looks: Count = 0
+    recall: RecallCounts = RecallCounts()
 
 
 class SpoolHealth(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,8 +71,23 @@ class SpoolHealth(msgspec.Struct, frozen=True, kw_only=True):
     limit_bytes: Count
 
 
+class PolicyVerdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of the last policy that came: `digest` is the first 16 hexadecimal digits of its SHA-256."""
+
+    scope: Literal["site", "device"]
+    digest: Text
+    refused: Text = ""
+
+
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
-    """Counters of this device. `findings` and `dropped` count since the spool was made, by reason."""
+    """Counters of this device.
+
+    Attributes:
+        findings: since the spool was made, by reason.
+        dropped: since the spool was made, by reason.
+        findings_day: findings of the last 24 hours.
+        policies: the policies that came, and whether they are followed.
+    """
 
     schema: int = SCHEMA
     boot_id: Text
@@ -59,6 +99,8 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     findings: Counts
     dropped: Counts
     bytes_up: Count
+    findings_day: Count = 0
+    policies: tuple[PolicyVerdict, ...] = ()
 
 
 class Ack(msgspec.Struct, frozen=True, kw_only=True):

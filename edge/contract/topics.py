@@ -14,7 +14,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
 
 
 class Kind(StrEnum):
-    """The last level of a topic; the first five go up from the device, the last two come down from the hub."""
+    """The last level of a topic; the first five go up from the device, the others come down from the hub."""
 
     EVENT = "event"
     FRAME = "frame"
@@ -23,6 +23,7 @@ class Kind(StrEnum):
     DETECTIONS = "detections"
     ACK = "ack"
     WANT = "want"
+    POLICY = "policy"
 
 
 class Topic(NamedTuple):
@@ -40,6 +41,14 @@ def topic(site: str, device: str, kind: Kind) -> str:
             msg = f"{name!r} is not a usable name: letters, digits, '_', '-' and '.', at most 64"
             raise UnusableError(msg)
     return f"{ROOT}/{site}/{device}/{kind}"
+
+
+def site_policy_topic(site: str) -> str:
+    """Return the topic of a site's policy, for all its devices. Raises `UnusableError` as `topic` does."""
+    if _NAME.fullmatch(site) is None:
+        msg = f"{site!r} is not a usable name: letters, digits, '_', '-' and '.', at most 64"
+        raise UnusableError(msg)
+    return f"{ROOT}/{site}/{Kind.POLICY}"
 
 
 def subscription(kind: Kind, *, group: str | None = None) -> str:
