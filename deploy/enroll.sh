@@ -128,6 +128,10 @@ make_revocation_list() {
   mv "$fleet/ca/crl.new" "$fleet/broker/crl.pem"
 }
 
+safe_id() { # NAME: as edge/home_assistant.py writes it into the device's discovery topic
+  printf '%s\n' "$1" | sed 's/_/_u/g; s/[.]/_d/g'
+}
+
 write_access_list() {
   ( # a shell of its own: it has its own `site` and `device`
     cat "$here/mosquitto/acl"
@@ -139,9 +143,11 @@ write_access_list() {
       for kind in event frame heartbeat state detections; do
         printf 'topic write weakspot/1/%s/%s/%s\n' "$site" "$device" "$kind"
       done
-      for kind in ack want; do
+      for kind in ack want policy; do
         printf 'topic read weakspot/1/%s/%s/%s\n' "$site" "$device" "$kind"
       done
+      printf 'topic read weakspot/1/%s/policy\n' "$site"
+      printf 'topic write homeassistant/device/weakspot__%s__%s/config\n' "$(safe_id "$site")" "$(safe_id "$device")"
     done
   ) >"$fleet/broker/acl.new"
   mv "$fleet/broker/acl.new" "$fleet/broker/acl"

@@ -53,10 +53,11 @@ _log = logging.getLogger(__name__)
 
 
 class CameraState(StrEnum):
-    """Where a camera stands."""
+    """Where a camera stands. FROZEN is RUNNING with a picture that stands still: edge.eye says so, not the capture."""
 
     CONNECTING = "connecting"
     RUNNING = "running"
+    FROZEN = "frozen"
     LOST = "lost"
     ENDED = "ended"
 

@@ -20,12 +20,14 @@ import msgspec
 import numpy as np
 
 from edge.camera import Camera, CameraState
-from edge.config import CameraConfig, EdgeConfig, source_kind
+from edge.config import CameraConfig, EdgeConfig, FrigateConfig, source_kind
 from edge.contract.errors import UnreachableError, UnusableError, WeakspotError
 from edge.contract.samples import decode_event
 from edge.contract.status import CameraHealth
-from edge.daemon import open_configured, spool_path
+from edge.frigate_link import open_frigate_link
 from edge.health import Status, is_held, read_status
+from edge.opening import open_configured, spool_path
+from edge.policy import PolicyBox, closed
 from edge.publisher import Identity, open_link
 from edge.spool import SampleState
 
@@ -60,12 +62,16 @@ class SpoolReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeviceReport(msgspec.Struct, frozen=True, kw_only=True):
-    """`edge status`. `status` is the last word of the daemon, running or not; None when there never was one."""
+    """`edge status`. `status` is the last word of the daemon, running or not; None when there never was one.
+
+    `closed`: why no finding is made at this time, by the configuration and the policies on this disk.
+    """
 
     site: str
     device: str
     running: bool
     status: Status | None
+    closed: str | None
     spool: SpoolReport | None
 
 
@@ -73,7 +79,10 @@ def check_device(config: EdgeConfig, *, frame_s: float = FRAME_S) -> Iterator[Ve
     """Yield a verdict a line, as it is reached."""
     status = read_status(config.data_dir) if is_held(config.data_dir) else None
     running = {} if status is None else {camera.name: camera for camera in status.heartbeat.cameras}
-    yield _judge("model", lambda: _check_model(config))
+    if config.camera:
+        yield _judge("model", lambda: _check_model(config))
+    if config.frigate is not None and status is None:  # a running bridge has the same client id
+        yield _judge("frigate", functools.partial(_check_frigate, config, config.frigate))
     for camera in config.camera:
         name = f"camera {camera.name}"
         if camera.name in running:
@@ -92,6 +101,7 @@ def report_device(config: EdgeConfig) -> DeviceReport:
         device=config.device,
         running=is_held(config.data_dir),
         status=read_status(config.data_dir),
+        closed=closed(PolicyBox(config).rules, local=datetime.now(UTC).astimezone()),
         spool=_report_spool(path, limit_bytes=int(config.spool.limit_mb * 1e6)) if path.is_file() else None,
     )
 
@@ -114,7 +124,13 @@ def status_lines(report: DeviceReport) -> list[str]:
                 f"camera    {camera.name}: {camera.state}, {camera.frames} frames, {camera.fps:.1f} a second, "
                 f"{camera.detect_ms:.1f} ms each, {camera.restarts} restarts{f' (last: {lost})' if lost else ''}"
             )
+        lines += [
+            f"policy    the {one.scope}'s: {f'REFUSED: {one.refused}' if one.refused else 'followed'} ({one.digest})"
+            for one in beat.policies
+        ]
         lines += [f"fault     {name}: {n}" for name, n in sorted(report.status.faults.items())]
+    if report.closed is not None:
+        lines.append(f"mining    {report.closed}")
     if report.spool is None:
         return [*lines, "spool     not made yet"]
     spool = report.spool
@@ -224,6 +240,13 @@ def _check_broker(config: EdgeConfig) -> str:
     link.open()
     link.close()
     return f"{config.mqtt.host}:{config.mqtt.port_number} takes this device"
+
+
+def _check_frigate(config: EdgeConfig, frigate: FrigateConfig) -> str:
+    link = open_frigate_link(config, frigate)
+    link.open()
+    link.close()
+    return f"{frigate.host}:{frigate.port_number} takes this device"
 
 
 def _believe_broker(status: Status) -> str:

@@ -15,6 +15,8 @@ from edge.contract.errors import WeakspotError
 app = typer.Typer(no_args_is_help=True, help="Run a detector on a device and mine the frames where it fails.")
 model_app = typer.Typer(no_args_is_help=True, help="Look at detector models.")
 app.add_typer(model_app, name="model")
+bridge_app = typer.Typer(no_args_is_help=True, help="Take findings from another system's detector.")
+app.add_typer(bridge_app, name="bridge")
 
 InputSize = Annotated[
     str | None,
@@ -71,7 +73,7 @@ def detect(
     from edge.detector.opening import parse_size
     from edge.detector.pictures import read_picture
     from edge.draw import draw_boxes, save_drawn
-    from edge.pipeline import detection_boxes
+    from edge.finding import detection_boxes
 
     detector = open_detector(model, runtime=runtime, input_size=parse_size(input_size) if input_size else None)
     threshold = detector.score_threshold if score_threshold is None else score_threshold
@@ -117,6 +119,12 @@ def replay(
     control_per_hour: Annotated[
         float, typer.Option(min=0.0, help="Frames drawn at random an hour of the recording.")
     ] = 4.0,
+    zoom_budget: Annotated[
+        float, typer.Option(min=0.0, max=4.0, help="Share of inferences added for second looks; 0 turns them off.")
+    ] = 0.1,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="What the second look finds joins the detections, marked `witness: zoom`.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
 ) -> None:
     """Run the camera pipeline over a recording, faster than real time and without a broker.
@@ -145,7 +153,7 @@ def replay(
             out,
             detector=detector,
             score_threshold=detector.score_threshold if score_threshold is None else score_threshold,
-            mining=MiningConfig(control_per_hour=control_per_hour),
+            mining=MiningConfig(control_per_hour=control_per_hour, zoom_budget=zoom_budget, merge=merge),
             draw=draw,
             on_frame=lambda done: progress.update(task, completed=done),
         )
@@ -225,14 +233,38 @@ def run(
 
     from edge.config import read_config
     from edge.daemon import run as run_daemon
-    from edge.daemon import stop_on_signals
     from edge.health import notify
+    from edge.signals import stop_on_signals
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = read_config(config)
     stop = stop_on_signals()
     systemd = os.environ.get("NOTIFY_SOCKET")
     run_daemon(settings, stop=stop, exit_at_end=exit_at_end, tell=lambda message: notify(systemd, message))
+
+
+@bridge_app.command("frigate")
+def bridge_frigate(config: ConfigPath = Path("edge.toml")) -> None:
+    """Make samples of Frigate's events and snapshots, and hand them to the hub: instead of `edge run`.
+
+    The configuration needs a section `frigate`: where Frigate's broker is, and best the URL of its API as well. What
+    Frigate dropped as a false positive becomes `missed`, as far as Frigate tells of it: see the README.
+
+    Needs neither broker nor Frigate to be there at the start. SIGTERM and Ctrl-C end it with status 0.
+    """
+    import logging
+    import os
+
+    from edge.bridge import run as run_bridge
+    from edge.config import read_config
+    from edge.health import notify
+    from edge.signals import stop_on_signals
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    settings = read_config(config)
+    stop = stop_on_signals()
+    systemd = os.environ.get("NOTIFY_SOCKET")
+    run_bridge(settings, stop=stop, tell=lambda message: notify(systemd, message))
 
 
 @app.command()

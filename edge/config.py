@@ -6,6 +6,7 @@ How the file is read, and the laws of that, stand in edge.contract.settings.
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -181,6 +182,59 @@ class PrivacyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     blur: Literal["none", "heads", "people"] = "none"
 
 
+class HomeAssistantConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[home_assistant]`: the device as Home Assistant shows it. Off unless asked for.
+
+    Attributes:
+        discovery: tell Home Assistant of this device, by one retained message; off again takes the device away.
+        prefix: the first level of its discovery topics, as set in Home Assistant.
+    """
+
+    discovery: bool = False
+    prefix: Name = "homeassistant"
+
+
+class FrigateCamera(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[[frigate.camera]]`: one of Frigate's cameras.
+
+    Attributes:
+        name: its name in Frigate.
+        size: `WIDTHxHEIGHT` of its `detect` in Frigate, in whose pixels Frigate's boxes are. Without it Frigate is
+            asked at `url`, and without that a snapshot is taken to be of this size.
+    """
+
+    name: Name
+    size: Annotated[str, msgspec.Meta(pattern=r"^[1-9][0-9]{0,4}x[1-9][0-9]{0,4}\Z")] | None = None
+
+    @property
+    def detect_size(self) -> tuple[int, int] | None:
+        """Width and height of `size`."""
+        if self.size is None:
+            return None
+        width, height = self.size.split("x")
+        return int(width), int(height)
+
+
+class FrigateConfig(BrokerSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[frigate]`: a Frigate whose events become samples by `edge bridge frigate`. The broker is Frigate's.
+
+    Attributes:
+        topic_prefix: as in Frigate's `mqtt`.
+        url: of Frigate's HTTP API, as in `http://frigate:5000`; snapshots are taken from there. Without it they are
+            taken from the broker.
+        threshold: a track whose top score stays under it was dropped: Frigate's own `threshold`, or what that was
+            before it was lowered so that Frigate tells of such tracks at all.
+        camera: the cameras that are bridged, see `FrigateCamera`; none is all of them.
+    """
+
+    topic_prefix: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.\-]+(/[A-Za-z0-9_.\-]+)*\Z", max_length=128)] = (
+        "frigate"
+    )
+    url: Annotated[str, msgspec.Meta(pattern=r"^https?://[A-Za-z0-9_.:\[\]\-]+(/[A-Za-z0-9_.~/\-]*)?\Z")] | None = None
+    threshold: Score = 0.7
+    camera: tuple[FrigateCamera, ...] = ()
+
+
 class EdgeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole of `edge.toml`.
 
@@ -192,11 +246,13 @@ class EdgeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         model: see `ModelConfig`.
         mqtt: see `MqttConfig`.
         spool: see `SpoolConfig`.
-        camera: one or more, see `CameraConfig`.
+        camera: one or more, see `CameraConfig`; none where only `[frigate]` is bridged.
         mining: see `MiningConfig`.
         quota: see `QuotaConfig`.
         privacy: see `PrivacyConfig`.
         detections: see `DetectionsConfig`.
+        frigate: see `FrigateConfig`.
+        home_assistant: see `HomeAssistantConfig`.
     """
 
     site: Name
@@ -206,11 +262,13 @@ class EdgeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     model: ModelConfig = ModelConfig()
     mqtt: MqttConfig = MqttConfig()
     spool: SpoolConfig = SpoolConfig()
-    camera: tuple[CameraConfig, ...]
+    camera: tuple[CameraConfig, ...] = ()
     mining: MiningConfig = MiningConfig()
     quota: QuotaConfig = QuotaConfig()
     privacy: PrivacyConfig = PrivacyConfig()
     detections: DetectionsConfig = DetectionsConfig()
+    frigate: FrigateConfig | None = None
+    home_assistant: HomeAssistantConfig = HomeAssistantConfig()
 
 
 def source_kind(source: str | int) -> SourceKind:
@@ -233,7 +291,7 @@ def parse_config(text: str, *, folder: Path) -> EdgeConfig:
 
 
 def _require_sense(config: EdgeConfig) -> None:
-    if not config.camera:
+    if not config.camera and config.frigate is None:
         msg = "no [[camera]] is given"
         raise UnusableError(msg)
     names = [camera.name for camera in config.camera]
@@ -242,6 +300,21 @@ def _require_sense(config: EdgeConfig) -> None:
         msg = f"two cameras are called {twice[0]!r}"
         raise UnusableError(msg)
     config.mqtt.require_sense()
+    if config.frigate is not None:
+        _require_frigate(config.frigate)
+
+
+def _require_frigate(frigate: FrigateConfig) -> None:
+    try:
+        frigate.require_sense()
+    except UnusableError as error:
+        raise UnusableError(str(error).replace("`mqtt.", "`frigate.")) from error
+    if frigate.url is not None:
+        try:
+            urlsplit(frigate.url).port  # noqa: B018 - it is read for its complaint
+        except ValueError as error:
+            msg = f"`frigate.url` is {frigate.url!r}: {error}"
+            raise UnusableError(msg) from error
 
 
 def _found(camera: CameraConfig, folder: Path) -> CameraConfig:

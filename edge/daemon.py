@@ -6,38 +6,43 @@ Threads, and what each may wait for:
 - detection: the newest frames and the detector, nothing else. It hands over without waiting and counts what is lost;
 - writer: the disk. It encodes, hashes and puts into the spool;
 - publisher (edge.publisher): the network;
-- the caller's: heartbeats, the status file, systemd.
+- the caller's: heartbeats, the status file, systemd, and what is too old in the spool.
 
 To stop: no more capture, then what was mined goes to the spool, then the publisher gets a short time.
 """
 
 import contextlib
 import logging
+import math
 import os
 import queue
 import random
-import signal
 import threading
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed_version
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from edge.camera import Camera, CameraState
-from edge.config import EdgeConfig, SourceKind, source_kind
+from edge.config import CameraConfig, EdgeConfig, SourceKind, source_kind
 from edge.contract.errors import UnusableError, WeakspotError
 from edge.contract.status import Heartbeat, encode
-from edge.detector.detector import Detector, open_detector
+from edge.detector.detector import Detector
+from edge.eye import Eye
+from edge.finding import seal
 from edge.frame import Frame
-from edge.health import CameraMeter, Status, hold_folder, write_status
+from edge.health import Status, hold_folder, resume_day, write_status
+from edge.home_assistant import open_announcement
+from edge.memory import open_memory
 from edge.observation import Mined
-from edge.pipeline import Pipeline, seal
+from edge.opening import open_configured, open_spool, version
+from edge.pipeline import Pipeline
+from edge.policy import PolicyBox, closed, overlay
+from edge.privacy import Redaction, person_class
 from edge.publisher import Identity, Publisher
 from edge.quota import Quota
 from edge.spool import Spool
@@ -49,6 +54,7 @@ STOP_GRACE_S: Final = 3.0
 END_QUIET_S: Final = 5.0
 END_GRACE_S: Final = 30.0
 WATCHDOG_S: Final = 30.0
+EXPIRE_S: Final = 60.0
 _WAIT_S: Final = 0.5
 _TURN_S: Final = 0.25
 
@@ -74,6 +80,9 @@ def run(
         UnusableError: when a model, a file, a certificate or the data folder can never work as it is.
         UnreachableError: when the data folder cannot be written.
     """
+    if not config.camera:
+        msg = "no [[camera]] is given; for [frigate] there is `edge bridge frigate`"
+        raise UnusableError(msg)
     for camera in config.camera:
         if source_kind(camera.source) is SourceKind.FILE and not Path(str(camera.source)).is_file():
             msg = f"camera {camera.name}: there is no file {camera.source}"
@@ -90,65 +99,6 @@ def run(
         tell("STOPPING=1")
 
 
-def stop_on_signals() -> threading.Event:
-    """Return an event that SIGTERM and SIGINT set. For the main thread.
-
-    The signal is written to a pipe and a thread sets the event: set by a handler, it could meet its own lock, held by
-    the thread that the handler interrupts. Blocking the signals instead would not reach the threads that numpy and
-    OpenCV start when they are imported.
-    """
-    stop = threading.Event()
-    heard, written = os.pipe()
-    os.set_blocking(written, False)
-    signal.set_wakeup_fd(written, warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-
-    def wait() -> None:
-        os.read(heard, 1)
-        stop.set()
-
-    threading.Thread(target=wait, name="signals", daemon=True).start()
-    return stop
-
-
-def open_configured(config: EdgeConfig, *, cached: bool = True) -> Detector:
-    """Open the detector of `[model]`; `cached` may write compiled graphs to the data folder. Raises `UnusableError`."""
-    model = config.model
-    return open_detector(
-        model.path,
-        runtime=model.runtime,
-        input_size=model.input_size,
-        threads=model.threads,
-        providers=model.providers,
-        cache_dir=config.data_dir / "model-cache" if cached else None,
-    )
-
-
-def open_spool(config: EdgeConfig) -> Spool:
-    """Open the spool of the data folder. Raises `UnusableError`."""
-    return Spool(
-        spool_path(config),
-        limit_bytes=int(config.spool.limit_mb * 1e6),
-        reserve_bytes=int(config.spool.reserve_mb * 1e6),
-    )
-
-
-def spool_path(config: EdgeConfig) -> Path:
-    """Return where the spool stands."""
-    return config.data_dir / "spool.db"
-
-
-@dataclass(slots=True)
-class _Eye:
-    """One camera with its pipeline."""
-
-    camera: Camera
-    pipeline: Pipeline
-    meter: CameraMeter = field(default_factory=CameraMeter)
-    finished: bool = False
-
-
 class Daemon:
     """The running device. `start` once, `attend` for as long as it should run, `stop` once."""
 
@@ -159,12 +109,16 @@ class Daemon:
         self._boot_id = uuid.uuid4().hex
         self._begun_s = time.monotonic()
         self._beat_s = time.monotonic()
+        self._expired_s: float | None = None
         self._woken = threading.Event()
         self._halting = threading.Event()
         self._queue: queue.Queue[Mined | None] = queue.Queue(WRITER_QUEUE)
+        self._policies = PolicyBox(config)
+        self._rules = overlay(config, None, None)
         self._quota = Quota(config.quota)
         self._faults: Counter[str] = Counter()
         self._counters, self._spooled = spool.counters(), spool.health()
+        self._day = resume_day(config.data_dir)
         threshold = config.model.score_threshold
         self._score_threshold = detector.score_threshold if threshold is None else threshold
         self._publisher = Publisher(
@@ -175,9 +129,11 @@ class Daemon:
                 device=config.device,
                 boot_id=self._boot_id,
                 model=detector.card.release,
-                version=_version(),
+                version=version(),
             ),
             upload_all=config.upload == "all",
+            on_policy=self._policies.take,
+            announcement=open_announcement(config, version=version()),
         )
         self._stream = DetectionStream(
             config.detections,
@@ -185,20 +141,25 @@ class Daemon:
             score_threshold=self._score_threshold,
             publish=self._publisher.offer_detections,
         )
-        self._eyes = [
-            _Eye(
-                Camera(camera, on_frame=self._woken.set),
-                Pipeline(
-                    detector=detector,
-                    score_threshold=self._score_threshold,
-                    mining=config.mining,
-                    seed=random.SystemRandom().getrandbits(32),
-                ),
-            )
-            for camera in config.camera
-        ]
+        self._eyes = [self._open_eye(camera) for camera in config.camera]
+        self._redactions = {eye.camera.name: eye.redaction for eye in self._eyes}
+        places = {eye.camera.name: eye.pipeline.places for eye in self._eyes}
+        self._memory = open_memory(config.data_dir, model=detector.card.release, cameras=places)
         self._detection = threading.Thread(target=self._detect, name="detection", daemon=True)
         self._writer = threading.Thread(target=self._write, name="writer", daemon=True)
+
+    def _open_eye(self, camera: CameraConfig) -> Eye:
+        config, detector = self._config, self._detector
+        known = person_class(detector.labels)
+        redaction = Redaction(ignore=camera.ignore, blur=config.privacy.blur, person_class=known)
+        pipeline = Pipeline(
+            detector=detector,
+            score_threshold=self._score_threshold,
+            mining=config.mining,
+            seed=random.SystemRandom().getrandbits(32),
+            redaction=redaction,
+        )
+        return Eye(Camera(camera, on_frame=self._woken.set), pipeline, redaction)
 
     def start(self) -> None:
         """Start every thread and every capture process."""
@@ -223,18 +184,20 @@ class Daemon:
         self._publish_health()
 
     def attend(self, stop: threading.Event, *, exit_at_end: bool, tell: Callable[[str], None]) -> None:
-        """Send heartbeats and pet the watchdog until `stop`, or until the end if asked.
+        """Send heartbeats, one at once when a policy came, and pet the watchdog until `stop`, or the end if asked.
 
         Raises `UnusableError` for a file that is no video.
         """
         due_s = time.monotonic()
         ended_s: float | None = None
+        told = self._policies.verdicts
         while not stop.wait(_TURN_S):
             self._require_videos()
             now_s = time.monotonic()
             if now_s - self._beat_s < WATCHDOG_S and self._publisher.alive and self._writer.is_alive():
                 tell("WATCHDOG=1")
-            if now_s >= due_s:
+            if now_s >= due_s or self._policies.verdicts is not told:
+                told = self._policies.verdicts
                 due_s = now_s + self._config.mqtt.heartbeat_s
                 self._publish_health()
             if exit_at_end and self._is_at_end():
@@ -259,17 +222,31 @@ class Daemon:
     # Detection's thread: nothing here waits for disk or network.
 
     def _detect(self) -> None:
+        self._follow()
         while not self._halting.is_set():
             self._woken.wait(_WAIT_S)
             self._woken.clear()
             self._beat_s = time.monotonic()
+            self._follow()
             for eye in self._eyes:
                 self._serve(eye)
         for eye in self._eyes:
             while not eye.finished:
                 self._serve(eye)
 
-    def _serve(self, eye: _Eye) -> None:
+    def _follow(self) -> None:
+        """Take up what the policies have changed, between two frames."""
+        if self._policies.rules is self._rules:
+            return
+        self._rules = rules = self._policies.rules
+        try:
+            self._quota.adopt(rules.quota, now_s=time.monotonic())
+            for eye in self._eyes:
+                eye.pipeline.adopt(rules.mining, rules.weights.get(eye.camera.name))
+        except Exception as error:  # noqa: BLE001 - the loop counts and goes on
+            self._note_fault("policy_error", "a policy could not be followed", error)
+
+    def _serve(self, eye: Eye) -> None:
         """Look at a camera's newest frame; once there are no more, finish with it."""
         try:
             is_last = self._halting.is_set() or eye.camera.state is CameraState.ENDED  # before its last frame is taken
@@ -283,22 +260,26 @@ class Daemon:
         except Exception as error:  # noqa: BLE001 - the loop counts and goes on
             self._note_fault("detection_error", "a frame could not be looked at", error)
 
-    def _look(self, eye: _Eye, frame: Frame) -> None:
+    def _look(self, eye: Eye, frame: Frame) -> None:
         begun_s = time.monotonic()
         step = eye.pipeline.step(frame)
         now_s = time.monotonic()
         if not step.inference.finite:
             self._note_fault("not_finite", "the model gave numbers that are not finite")
         eye.meter.note(now_s=now_s, detect_ms=(now_s - begun_s) * 1e3)
-        self._stream.offer(frame, step.inference.detections)
-        self._hand_over(frame.camera, step.mined, wait_s=0.0)
+        self._stream.offer(frame, step.detections, merged=step.merged)
+        eye.watch(frame)
+        self._hand_over(frame.camera, [] if eye.frozen else step.mined, wait_s=0.0)
 
-    def _finish(self, eye: _Eye) -> None:
+    def _finish(self, eye: Eye) -> None:
         """Take what is still open when a recording ends or the daemon stops. Waits only when no camera is left."""
         nothing_left = self._halting.is_set() or all(other.finished for other in self._eyes)
-        self._hand_over(eye.camera.name, eye.pipeline.finish(), wait_s=PATIENCE_S if nothing_left else 0.0)
+        mined = [] if eye.frozen else eye.pipeline.finish()
+        self._hand_over(eye.camera.name, mined, wait_s=PATIENCE_S if nothing_left else 0.0)
 
     def _hand_over(self, camera: str, mined: list[Mined], *, wait_s: float) -> None:
+        if mined and closed(self._rules, local=datetime.now(UTC).astimezone()) is not None:
+            return  # nothing is counted: nobody wants findings now
         for one in mined:
             if not self._quota.admit(camera, one.reason, now_s=time.monotonic()):
                 self._spool.count(f"quota_{one.reason}")
@@ -327,6 +308,7 @@ class Daemon:
                     site=self._config.site,
                     device=self._config.device,
                     jpeg_quality=self._config.mining.jpeg_quality,
+                    redaction=self._redactions[mined.at.frame.camera],
                 )
                 self._spool.put(finding, jpeg)
             except Exception as error:  # noqa: BLE001 - the loop counts and goes on
@@ -336,7 +318,8 @@ class Daemon:
 
     def _publish_health(self) -> None:
         """Send the heartbeat whatever the disk does: with its last known figures, if need be."""
-        for step in (self._spool.flush, self._read_spool):
+        remember = self._memory.save if self._halting.is_set() else self._memory.save_if_due
+        for step in (self._expire, self._spool.flush, self._read_spool, remember):
             try:
                 step()
             except (OSError, WeakspotError) as error:
@@ -350,11 +333,23 @@ class Daemon:
             connected=self._publisher.connected,
             faults=dict(self._publisher.faults) | ({"detections_lost": lost} if lost else {}),
             cameras_lost={eye.camera.name: eye.camera.error for eye in self._eyes if eye.camera.error is not None},
+            day=self._day.marks,
         )
         try:
             write_status(self._config.data_dir, status)
         except OSError as error:
             _log.warning("the status could not be written: %s", error)
+
+    def _expire(self) -> None:
+        """Let what is too old leave the disk, about once a minute. Without a limit the spool's time passes."""
+        now_s = time.monotonic()
+        if self._expired_s is not None and now_s - self._expired_s < EXPIRE_S:
+            return
+        self._expired_s = now_s
+        keep_s = self._config.spool.keep_hours * 3600 or math.inf
+        n = self._spool.expire(keep_s=keep_s, now_s=now_s, now_ms=time.time_ns() // 1_000_000)
+        if n:
+            _log.info("%d samples were older than %g hours and left the spool", n, self._config.spool.keep_hours)
 
     def _read_spool(self) -> None:
         self._counters, self._spooled = self._spool.counters(), self._spool.health()
@@ -367,25 +362,11 @@ class Daemon:
             at_ms=time.time_ns() // 1_000_000,
             uptime_s=round(now_s - self._begun_s, 3),
             model=self._detector.card.release,
-            cameras=tuple(
-                eye.meter.health(
-                    name=eye.camera.name,
-                    state=eye.camera.state,
-                    restarts=eye.camera.restarts,
-                    frame_age_s=eye.camera.frame_age_s(),
-                    now_s=now_s,
-                )
-                for eye in self._eyes
-            ),
+            cameras=tuple(eye.health(now_s=now_s) for eye in self._eyes),
             spool=self._spooled,
             findings=findings,
             dropped=dropped,
             bytes_up=self._publisher.bytes_up,
+            policies=self._policies.verdicts,
+            findings_day=self._day.note(now_ms=time.time_ns() // 1_000_000, total=sum(findings.values())),
         )
-
-
-def _version() -> str:
-    try:
-        return installed_version("weakspot")
-    except PackageNotFoundError:
-        return "0"

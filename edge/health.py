@@ -9,7 +9,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,7 @@ from edge.contract.status import CameraHealth, Heartbeat
 
 WINDOW_S: Final = 10.0
 HOLD_S: Final = 1.0
+HOUR_MS: Final = 3_600_000
 _STATUS: Final = "status.json"
 _LOCK: Final = "daemon.lock"
 
@@ -59,6 +60,24 @@ class CameraMeter:
             self._recent.popleft()
 
 
+class DayCount:
+    """How many findings the last 23 to 24 hours brought, from a total that only grows. Restarts change nothing.
+
+    Attributes:
+        marks: hour (of the wall clock, since 1970) -> the total when it began; of the last 24 hours only.
+    """
+
+    def __init__(self, marks: Mapping[int, int]) -> None:
+        self.marks = dict(marks)
+
+    def note(self, *, now_ms: int, total: int) -> int:
+        """Take the total of now and return what came since the oldest of the 24 hours began."""
+        hour = now_ms // HOUR_MS
+        self.marks = {at: n for at, n in self.marks.items() if hour - 24 < at <= hour and n <= total}
+        self.marks.setdefault(hour, total)
+        return total - self.marks[min(self.marks)]
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The daemon's last word on this disk.
 
@@ -68,6 +87,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         connected: whether it had a broker.
         faults: what went wrong with broker and hub since its start, by kind.
         cameras_lost: camera -> why it was last lost.
+        day: see `DayCount.marks`.
     """
 
     pid: int
@@ -75,6 +95,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     connected: bool
     faults: dict[str, int]
     cameras_lost: dict[str, str]
+    day: dict[int, int] = {}
 
 
 def write_status(folder: Path, status: Status) -> None:
@@ -90,6 +111,12 @@ def read_status(folder: Path) -> Status | None:
         return msgspec.json.decode((folder / _STATUS).read_bytes(), type=Status)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
+
+
+def resume_day(folder: Path) -> DayCount:
+    """Return the count that the last daemon of this folder left, a new one where there was none."""
+    status = read_status(folder)
+    return DayCount(status.day if status is not None else {})
 
 
 @contextlib.contextmanager

@@ -32,6 +32,7 @@ MAX_IN_FLIGHT: Final = 20
 MAX_IN_FLIGHT_BYTES: Final = 1_000_000
 MAX_RECEIVED_BYTES: Final = 262_144
 CONNECT_S: Final = 10.0
+NOBODY: Final = "No matching subscribers"
 _HEAD_BYTES: Final = 512  # topic, properties and fixed header of a publish
 MIN_PACKET_BYTES: Final = MAX_HEADER_BYTES + 2048  # one event, or one part with some of its frame
 _UNLIMITED: Final = 268_435_455
@@ -41,13 +42,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What the broker delivered."""
+    """What the broker delivered. `retained`: it was published before this side subscribed."""
 
     topic: str
     payload: bytes
     mid: int
     qos: int
     connection: int
+    retained: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +63,19 @@ class Confirmed:
 class Link:
     """One connection at a time to the broker of `config`. Does not connect before `open`.
 
+    A message whose packet is over `receive_bytes` is not delivered.
+
     Raises `UnusableError` when a certificate or the password cannot be read.
     """
 
-    def __init__(self, config: MqttConfig, *, client_id: str, topics: Iterable[str]) -> None:
+    def __init__(
+        self,
+        config: MqttConfig,
+        *,
+        client_id: str,
+        topics: Iterable[str],
+        receive_bytes: int = MAX_RECEIVED_BYTES,
+    ) -> None:
         self.max_payload_bytes = _UNLIMITED
         self._config = config
         self._topics = tuple(topics)
@@ -87,7 +98,7 @@ class Link:
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = config.session_expiry_s
         properties.ReceiveMaximum = MAX_IN_FLIGHT
-        properties.MaximumPacketSize = MAX_RECEIVED_BYTES
+        properties.MaximumPacketSize = receive_bytes
         self._client.connect_async(
             config.host, config.port_number, config.keepalive_s, clean_start=False, properties=properties
         )
@@ -244,7 +255,9 @@ class Link:
             topic = message.topic
         except UnicodeDecodeError:
             topic = ""
-        self._messages.append(Message(topic, bytes(message.payload), message.mid, message.qos, self._connection))
+        self._messages.append(
+            Message(topic, bytes(message.payload), message.mid, message.qos, self._connection, message.retain)
+        )
 
 
 def _readable(path: Path) -> Path:

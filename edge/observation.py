@@ -1,11 +1,15 @@
 """What one frame shows the miners, and what a miner hands on."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final
+
+import numpy as np
 
 from edge.contract.samples import Reason, Witness, Xyxy
 from edge.detector.detections import Detections, Floats
 from edge.frame import Frame
+from edge.motion import Blob
 from edge.tracks import Track
 
 BORDER_PX: Final = 2.0
@@ -21,6 +25,8 @@ class Observation:
         score_threshold: at or above it a box counts as detected.
         tracks: the live tracks, linked to this frame. They change with the next frame: copy what is kept.
         ended: the tracks that were dropped with this frame.
+        blobs: what moves and is not detected.
+        hidden: `[n, 4]`, where people are thought to be who have no box; see edge.privacy.
     """
 
     frame: Frame
@@ -29,6 +35,8 @@ class Observation:
     score_threshold: float
     tracks: list[Track]
     ended: list[Track]
+    blobs: Sequence[Blob] = ()
+    hidden: Floats = field(default_factory=lambda: np.zeros((0, 4), np.float32))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +50,7 @@ class Mined:
         class_id: what is suspected there; None where nothing is.
         witnesses: why a miss is claimed, strongest first; empty for other reasons.
         track_id: the track it belongs to; None where it belongs to none.
+        tags: what the miner knows of its kind; they join the finding's tags.
     """
 
     at: Observation
@@ -51,6 +60,7 @@ class Mined:
     class_id: int | None = None
     witnesses: tuple[Witness, ...] = ()
     track_id: int | None = None
+    tags: tuple[str, ...] = ()
 
 
 def is_inside(xyxy: Xyxy, at: Observation, *, border_px: float = BORDER_PX) -> bool:

@@ -1,72 +1,122 @@
-"""One camera's trip: detect, track, mine. And what makes a finding out of a mined frame.
+"""One camera's trip: detect, track, watch for motion, mine, look twice.
 
-`Pipeline.step` is the hot path and keeps no image longer than a miner needs it. `seal` is slow (it encodes a JPEG and
-hashes it) and belongs behind a queue.
+`Pipeline.step` is the hot path and keeps no image longer than a miner needs it. What becomes of a mined frame stands in
+edge.finding.
 """
 
-import hashlib
 import time
-import uuid
 from dataclasses import dataclass
+from typing import Final
 
-import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from edge.config import MiningConfig
 from edge.contract.errors import UnusableError
-from edge.contract.samples import MAX_BOXES, Box, Finding, Xyxy
+from edge.contract.policy import Weights
 from edge.detector.detections import Detections, box_iou
 from edge.detector.detector import Detector, Inference
-from edge.fingerprint import Fingerprint, fingerprint, quantize_features
 from edge.frame import Frame
+from edge.looks import SecondLooks
 from edge.miners.control import ControlMiner
+from edge.miners.episodes import is_taken
 from edge.miners.low_confidence import LowConfidenceMiner
-from edge.miners.missed import MissedMiner
+from edge.miners.missed import CARRY_S, SURE_MARGIN, MissedMiner
 from edge.miners.suspect import SuspectMiner
-from edge.observation import Mined, Observation
-from edge.tags import finding_tags
-from edge.tracks import Tracker
+from edge.motion import Blob, MotionWitness
+from edge.observation import Mined, Observation, is_inside
+from edge.places import KnownPlaces
+from edge.privacy import NO_REDACTION, Redaction
+from edge.severity import BUILT_IN
+from edge.tracks import Link, Track, Tracker
 
-KEEP_SCORE = 0.05
+SAME_OBJECT_IOU: Final = 0.5
+KEEP_SCORE: Final = 0.05
+CARRY_COAST_S: Final = 0.5
+QUIET_S: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """What one frame gave. `tracks_ms` and `miners_ms` stand beside the inference's own timings."""
+    """What one frame gave.
+
+    Attributes:
+        detections: what the device publishes: the detector's own boxes and those of `merged`, best first.
+        merged: which of them the second look added, `[n]`.
+        tracks_ms, motion_ms, miners_ms, looks_ms: they stand beside the inference's own timings.
+    """
 
     inference: Inference
     mined: list[Mined]
+    detections: Detections
+    merged: NDArray[np.bool_]
     tracks_ms: float
+    motion_ms: float
     miners_ms: float
+    looks_ms: float
 
 
 class Pipeline:
     """Mines one camera's frames. Give it every frame once, in order.
 
+    Attributes:
+        places: where something was reported and is quiet, by what for. Load them before the first frame.
+        looks: the second looks.
+
     Args:
         detector: may be shared between pipelines of one thread.
         score_threshold: at or above it a box counts as detected.
+        mining: see `MiningConfig`. Raises `UnusableError` for a label that the model has not.
         seed: makes the control sample repeatable; a daemon draws it at random.
+        redaction: nothing is mined in its zones.
     """
 
-    def __init__(self, *, detector: Detector, score_threshold: float, mining: MiningConfig, seed: int) -> None:
+    def __init__(
+        self,
+        *,
+        detector: Detector,
+        score_threshold: float,
+        mining: MiningConfig,
+        seed: int,
+        redaction: Redaction = NO_REDACTION,
+    ) -> None:
         self._detector = detector
         self._score_threshold = score_threshold
+        self._merge = mining.merge
+        self._mined_classes = _classes(mining.labels, detector.labels)
         self._tracker = Tracker(score_threshold=score_threshold)
-        self._missed = MissedMiner()
-        self._last: Observation | None = None
-        self._miners = (
-            LowConfidenceMiner(),
-            SuspectMiner(),
-            ControlMiner(per_hour=mining.control_per_hour, seed=seed),
+        self._motion = MotionWitness()
+        self._redaction = redaction
+        missed_places = KnownPlaces(quiet_s=QUIET_S)
+        self._missed = MissedMiner(
+            weights=BUILT_IN, min_severity=mining.min_severity, zooms=mining.zoom_budget > 0, places=missed_places
         )
+        self.looks = SecondLooks(detector, share=mining.zoom_budget, score_threshold=score_threshold)
+        self._low_confidence = LowConfidenceMiner(band=mining.low_confidence_band)
+        self._suspects = SuspectMiner()
+        self.places = {"missed": missed_places, **self._suspects.places}
+        self._control = ControlMiner(per_hour=mining.control_per_hour, seed=seed)
+        self._last: Observation | None = None
+
+    def adopt(self, mining: MiningConfig, weights: Weights | None) -> None:
+        """Go on with other rules; what was learned and is open stays. `weights`: None for the built-in ones."""
+        self._merge = mining.merge
+        self._mined_classes = _classes(mining.labels, self._detector.labels)
+        self._missed.weights = BUILT_IN if weights is None else weights
+        self._missed.min_severity = mining.min_severity
+        self._missed.zooms = mining.zoom_budget > 0
+        self.looks.budget.share = mining.zoom_budget
+        self._low_confidence.band = mining.low_confidence_band
+        self._control.per_hour = mining.control_per_hour
 
     def step(self, frame: Frame) -> Step:
-        """Detect, track and mine one frame."""
+        """Detect, track, watch for motion, mine, and take a second look."""
         inference = self._detector.detect(frame.image, score_threshold=KEEP_SCORE)
-        detected = time.perf_counter()
+        begun = time.perf_counter()
         ended = self._tracker.update(inference.detections, time_s=frame.time_s)
         tracked = time.perf_counter()
+        blobs = self._watch(frame, inference.detections)
+        watched = time.perf_counter()
         observation = Observation(
             frame=frame,
             detections=inference.detections,
@@ -74,122 +124,92 @@ class Pipeline:
             score_threshold=self._score_threshold,
             tracks=self._tracker.tracks,
             ended=ended,
+            blobs=blobs,
+            hidden=self._redaction.hidden(self._tracker.tracks),
         )
         self._last = observation
-        mined = self._missed.mine(observation)
-        for miner in self._miners:
-            mined += miner.mine(observation)
+        mined = self._mine(observation)
         done = time.perf_counter()
-        return Step(inference, mined, (tracked - detected) * 1e3, (done - tracked) * 1e3)
+        looks_ms = self.looks.take(observation, missed=self._missed, tracker=self._tracker, carry=self._merge)
+        detections, merged = self._published(observation)
+        return Step(
+            inference=inference,
+            mined=mined,
+            detections=detections,
+            merged=merged,
+            tracks_ms=(tracked - begun) * 1e3,
+            motion_ms=(watched - tracked) * 1e3,
+            miners_ms=(done - watched) * 1e3,
+            looks_ms=looks_ms,
+        )
 
     def finish(self) -> list[Mined]:
         """Return what is still open when the recording ends."""
-        return [] if self._last is None else self._missed.finish(self._last)
+        return [] if self._last is None else self._wanted(self._missed.finish(self._last))
 
+    def _watch(self, frame: Frame, detections: Detections) -> list[Blob]:
+        strong = detections.xyxy[detections.score >= self._score_threshold]
+        sure = detections.xyxy[detections.score >= self._score_threshold + SURE_MARGIN]
+        return self._motion.update(frame.image, strong, sure, time_s=frame.time_s)
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Description:
-    """A mined frame in words and numbers, before it has an id, a device and a JPEG."""
+    def _mine(self, observation: Observation) -> list[Mined]:
+        control = self._control.mine(observation)
+        if control:
+            self.looks.add_control(observation)
+        mined = [
+            *self._missed.mine(observation),
+            *self._low_confidence.mine(observation),
+            *self._suspects.mine(observation),
+        ]
+        return self._wanted(mined) + control
 
-    fingerprint: Fingerprint
-    label: str
-    boxes: tuple[Box, ...]
-    tags: tuple[str, ...]
-    region: Xyxy
+    def _wanted(self, mined: list[Mined]) -> list[Mined]:
+        """Return what is of a label that is mined and stands in no ignore zone."""
+        return [one for one in mined if self._is_wanted(one)]
 
+    def _is_wanted(self, one: Mined) -> bool:
+        if self._mined_classes is not None and one.class_id is not None and one.class_id not in self._mined_classes:
+            return False
+        height, width = one.at.frame.image.shape[:2]
+        return not self._redaction.ignores(one.region, (width, height))
 
-def describe(mined: Mined, detector: Detector) -> Description:
-    """Return the region inside the frame, its fingerprint and tags, and the boxes worth showing, best first.
-
-    The boxes are what the witnesses claim, then the detector's own from half the threshold up.
-    """
-    frame, detections = mined.at.frame, mined.at.detections
-    height, width = frame.image.shape[:2]
-    region = _clip(mined.region, width, height)
-    print_ = fingerprint(frame.image, region)
-    threshold = mined.at.score_threshold
-    label = "" if mined.class_id is None else detector.labels[mined.class_id]
-    shown = detections.take(detections.score >= threshold / 2)
-    claimed: list[Box] = []
-    if mined.witnesses and mined.class_id is not None:
-        shown = shown.take(~_same_object(shown, mined.class_id, region))
-        claimed.append(Box(region, label, mined.severity, mined.witnesses[0].kind))
-    return Description(
-        fingerprint=print_,
-        label=label,
-        boxes=tuple(claimed + detection_boxes(shown, detector.labels))[:MAX_BOXES],
-        tags=finding_tags(
-            region,
-            print_.light,
-            frame_size=(width, height),
-            input_scale=min(detector.input_size[0] / width, detector.input_size[1] / height),
-            detected=int(np.count_nonzero(detections.score >= threshold)),
-        ),
-        region=region,
-    )
-
-
-def seal(mined: Mined, *, detector: Detector, site: str, device: str, jpeg_quality: int) -> tuple[Finding, bytes]:
-    """Return the finding with a new event id, and the frame as a JPEG.
-
-    Raises:
-        UnusableError: when the frame cannot be encoded.
-    """
-    described = describe(mined, detector)
-    frame = mined.at.frame
-    height, width = frame.image.shape[:2]
-    done, encoded = cv2.imencode(".jpg", frame.image, [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality])
-    if not done:
-        msg = f"a frame of {width}x{height} could not be encoded as JPEG"
-        raise UnusableError(msg)
-    jpeg = encoded.tobytes()
-    finding = Finding(
-        event_id=uuid.uuid4().hex,
-        site=site,
-        device=device,
-        camera=frame.camera,
-        sequence=frame.sequence,
-        captured_at_ms=frame.captured_at_ms,
-        reason=mined.reason,
-        severity=mined.severity,
-        region=described.region,
-        label=described.label,
-        boxes=described.boxes,
-        witnesses=mined.witnesses,
-        tags=described.tags,
-        width=width,
-        height=height,
-        crop_hash=described.fingerprint.crop_hash,
-        frame_hash=described.fingerprint.frame_hash,
-        features=quantize_features(mined.at.features),
-        light=described.fingerprint.light,
-        model=detector.card.release,
-        frame_bytes=len(jpeg),
-        frame_sha256=hashlib.sha256(jpeg).hexdigest(),
-    )
-    return finding, jpeg
-
-
-def detection_boxes(detections: Detections, labels: tuple[str, ...]) -> list[Box]:
-    """Return detections as boxes: pixels to a hundredth, scores to four digits."""
-    return [
-        Box((round(x1, 2), round(y1, 2), round(x2, 2), round(y2, 2)), labels[class_id], round(score, 4))
-        for (x1, y1, x2, y2), score, class_id in zip(
-            detections.xyxy.tolist(), detections.score.tolist(), detections.class_id.tolist(), strict=True
+    def _published(self, now: Observation) -> tuple[Detections, NDArray[np.bool_]]:
+        """Return the detections with what the second look found, carried on by its track between two looks."""
+        carried = [track for track in now.tracks if self._merge and _is_carried(track, now)]
+        if not carried:
+            return now.detections, np.zeros(len(now.detections), np.bool_)
+        boxes = np.array([track.box if track.link is Link.WEAK else track.xyxy for track in carried], np.float32)
+        scores = np.array([max(track.vouched_score, now.score_threshold) for track in carried], np.float32)
+        classes = np.array([track.class_id for track in carried], np.int32)
+        own = now.detections
+        weak = own.score < now.score_threshold  # weak views of the same object give way
+        same = (box_iou(own.xyxy, boxes) > SAME_OBJECT_IOU) & (own.class_id[:, None] == classes[None, :])
+        own = own.take(~(weak & same.any(axis=1)))
+        everything = Detections(
+            np.concatenate([own.xyxy, boxes]),
+            np.concatenate([own.score, scores]),
+            np.concatenate([own.class_id, classes]),
         )
-    ]
+        order = np.argsort(-everything.score, kind="stable")
+        return everything.take(order), order >= len(own)
 
 
-def _same_object(detections: Detections, class_id: int, region: Xyxy) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Return which boxes are weak views of what the witnesses claim."""
-    iou = box_iou(detections.xyxy, np.array([region], np.float32))[:, 0]
-    same: np.ndarray[tuple[int], np.dtype[np.bool_]] = (iou > 0.5) & (detections.class_id == class_id)
-    return same
+def _classes(labels: tuple[str, ...], known: tuple[str, ...]) -> frozenset[int] | None:
+    """Return the class ids of labels, None for all. Raises `UnusableError` on a label that the model has not."""
+    if not labels:
+        return None
+    unknown = [label for label in labels if label not in known]
+    if unknown:
+        msg = f"`mining.labels` has {unknown[0]!r}, which the model does not know"
+        raise UnusableError(msg)
+    return frozenset(index for index, label in enumerate(known) if label in labels)
 
 
-def _clip(xyxy: Xyxy, width: int, height: int) -> Xyxy:
-    """Return the part inside the frame, to a hundredth of a pixel; at least one pixel at the nearest border."""
-    x1, y1, x2, y2 = xyxy
-    x1, y1 = min(max(x1, 0.0), width - 1.0), min(max(y1, 0.0), height - 1.0)
-    x2, y2 = min(max(x2, x1 + 1.0), float(width)), min(max(y2, y1 + 1.0), float(height))
-    return round(x1, 2), round(y1, 2), round(x2, 2), round(y2, 2)
+def _is_carried(track: Track, now: Observation) -> bool:
+    """Return whether the second look has seen a track that the detector does not report now."""
+    now_s = now.frame.time_s
+    if track.link is Link.STRONG or track.vouched_s is None or now_s - track.vouched_s > CARRY_S:
+        return False
+    if now_s - track.last_linked_s > CARRY_COAST_S or not is_inside(track.xyxy, now, border_px=0.0):
+        return False
+    return not is_taken(track.xyxy, track.class_id, now)

@@ -22,7 +22,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from edge.config import MqttConfig
@@ -30,20 +30,21 @@ from edge.contract.errors import UnusableError, WeakspotError
 from edge.contract.samples import FrameHeader, encode_frame
 from edge.contract.status import Ack, State, Want, decode, encode
 from edge.contract.topics import Kind, topic
-from edge.link import Link, Message
+from edge.home_assistant import Announcement
+from edge.link import NOBODY, Link, Message
+from edge.policy import policy_topics
+from edge.session import Sent, Session, Transfer
 from edge.spool import Leased, SampleState, Spool, SpoolError
 
 INLINE_BYTES: Final = 120_000
 PART_BYTES: Final = 65_536
 WINDOW: Final = 32
-FIRST_WINDOW: Final = 8
 FRAMES: Final = 8
 GONE: Final = 10_000  # more than one message can ask for
 PARTS_IN_FLIGHT: Final = 8
 EVENTS_SHARE: Final = 0.6
 SETTLED_S: Final = 30.0
 REFUSED_S: Final = 5.0
-NOBODY: Final = "No matching subscribers"
 _TURN_S: Final = 0.1
 _HEADER_ROOM: Final = 512
 
@@ -61,41 +62,6 @@ class Identity:
     version: str
 
 
-@dataclass(slots=True)
-class _Sent:
-    """A sample on its way. `deadline_s` is None until the broker has confirmed all of it."""
-
-    event_id: str
-    state: SampleState
-    unconfirmed: int = 0
-    deadline_s: float | None = None
-
-
-@dataclass(slots=True)
-class _Transfer:
-    """The frame that is being sent."""
-
-    event_id: str
-    sha256: str
-    jpeg: bytes
-    offset: int = 0
-
-
-@dataclass(slots=True)
-class _Session:
-    """What is under way on one connection."""
-
-    sent: dict[str, _Sent] = field(default_factory=dict)
-    owners: dict[int, _Sent] = field(default_factory=dict)
-    transfer: _Transfer | None = None
-    window: int = FIRST_WINDOW
-    complaints: set[str] = field(default_factory=set)
-
-    def frames(self) -> list[_Sent]:
-        """Return the samples on their way whose finding the hub already has."""
-        return [sent for sent in self.sent.values() if sent.state is not SampleState.NEW]
-
-
 def open_link(config: MqttConfig, identity: Identity) -> Link:
     """Return the device's link, not yet open. Raises `UnusableError`.
 
@@ -105,7 +71,10 @@ def open_link(config: MqttConfig, identity: Identity) -> Link:
     return Link(
         config,
         client_id=f"weakspot:{identity.site}:{identity.device}",
-        topics=[topic(identity.site, identity.device, kind) for kind in (Kind.ACK, Kind.WANT)],
+        topics=[
+            *(topic(identity.site, identity.device, kind) for kind in (Kind.ACK, Kind.WANT)),
+            *policy_topics(identity.site, identity.device),
+        ],
     )
 
 
@@ -118,6 +87,8 @@ class Publisher:
         connected: whether the broker has accepted this device.
         active_s: when a sample was last sent or spoken of by the hub, on the clock given.
 
+    `on_policy` takes the topic and the payload of a policy, in this thread; `announcement` is for Home Assistant.
+
     Raises `UnusableError` when the certificates or the password cannot be read.
     """
 
@@ -128,6 +99,8 @@ class Publisher:
         spool: Spool,
         identity: Identity,
         upload_all: bool,
+        on_policy: Callable[[str, bytes], None] = lambda *_: None,
+        announcement: Announcement | None = None,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
@@ -139,11 +112,13 @@ class Publisher:
         self._spool = spool
         self._identity = identity
         self._upload_all = upload_all
+        self._on_policy = on_policy
+        self._announcement = announcement or Announcement()
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._topics = {kind: topic(identity.site, identity.device, kind) for kind in Kind}
         self._link = open_link(config, identity)
-        self._session = _Session()
+        self._session = Session()
         self._gone: dict[str, None] = {}  # in order, each once
         self._heartbeat: bytes | None = None
         self._detections: deque[bytes] = deque(maxlen=64)
@@ -196,7 +171,8 @@ class Publisher:
         will = (self._topics[Kind.STATE], self._state(online=False))
         self._link.open(will=will, give_up=self._stopping.is_set)
         self._spool.release_all()
-        self._session = _Session()
+        self._session = Session()
+        self._announcement.restart()
         self._detections.clear()
         self._publish(Kind.STATE, self._state(online=True), retain=True)
         self.connected = True
@@ -214,6 +190,7 @@ class Publisher:
         for message in self._link.messages():
             self._obey(message)
         self._expire()
+        self.bytes_up += self._announcement.send(self._link)
         self._send_lossy()
         self._send_gone()
         self._send_events()
@@ -235,6 +212,8 @@ class Publisher:
     def _note_confirmed(self) -> None:
         session = self._session
         for confirmed in self._link.confirmed():
+            if self._announcement.settle(confirmed):
+                continue
             sent = session.owners.pop(confirmed.mid, None)
             patience_s = self._config.ack_timeout_s
             if confirmed.refusal is not None:
@@ -261,6 +240,8 @@ class Publisher:
                 self._take_ack(decode(message.payload, Ack))
             elif message.topic == self._topics[Kind.WANT]:
                 self._take_want(decode(message.payload, Want))
+            else:
+                self._on_policy(message.topic, message.payload)
         except UnusableError as error:
             _log.warning("a message of the hub is of no use: %s", error)
             self.faults["bad_message"] += 1
@@ -340,7 +321,7 @@ class Publisher:
         limit = min(INLINE_BYTES, self._link.max_payload_bytes)
         if self._upload_all and len(payload) + leased.frame_bytes <= limit:
             payload += self._spool.frame(leased.event_id) or b""
-        self._session.sent[leased.event_id] = _Sent(leased.event_id, SampleState.NEW)
+        self._session.sent[leased.event_id] = Sent(leased.event_id, SampleState.NEW)
         self._send_part_of(leased.event_id, Kind.EVENT, payload)
 
     def _send_parts(self) -> None:
@@ -357,7 +338,7 @@ class Publisher:
             self._session.transfer = transfer if transfer.offset < len(transfer.jpeg) else None
             self._send_part_of(transfer.event_id, Kind.FRAME, encode_frame(header, part))
 
-    def _next_transfer(self) -> _Transfer | None:
+    def _next_transfer(self) -> Transfer | None:
         if len(self._session.frames()) >= min(FRAMES, self._session.window):
             return None
         states = (SampleState.WANTED, SampleState.HELD) if self._upload_all else (SampleState.WANTED,)
@@ -365,8 +346,8 @@ class Publisher:
             for leased in self._spool.lease(state, now_s=self._clock(), limit=1):
                 jpeg = self._spool.frame(leased.event_id)
                 if jpeg is not None:
-                    self._session.sent[leased.event_id] = _Sent(leased.event_id, state)
-                    return _Transfer(leased.event_id, leased.frame_sha256, jpeg)
+                    self._session.sent[leased.event_id] = Sent(leased.event_id, state)
+                    return Transfer(leased.event_id, leased.frame_sha256, jpeg)
         return None
 
     def _send_part_of(self, event_id: str, kind: Kind, payload: bytes) -> None:

@@ -22,13 +22,14 @@ from edge.contract.errors import UnusableError
 from edge.contract.samples import Box
 from edge.detector.detector import Detector
 from edge.draw import draw_boxes
+from edge.finding import Description, describe, detection_boxes
 from edge.frame import Frame
 from edge.observation import Mined
-from edge.pipeline import Description, Pipeline, describe, detection_boxes
+from edge.pipeline import Pipeline
 
 DEFAULT_FPS: Final = 25.0
 SEED: Final = 0
-STAGES: Final = ("decode", "letterbox", "infer", "head", "tracks", "miners")
+STAGES: Final = ("decode", "letterbox", "infer", "head", "tracks", "motion", "miners", "looks")
 
 
 @dataclass(slots=True)
@@ -87,11 +88,12 @@ def replay(
 
             for frame, decode_ms in frames:
                 step = pipeline.step(frame)
-                boxes = detection_boxes(step.inference.detections, detector.labels)
+                boxes = detection_boxes(step.detections, detector.labels, merged=step.merged)
                 detections.write(_line({"frame": frame.sequence, "time_s": frame.time_s, "boxes": _boxes(boxes)}))
                 write(step.mined)
                 timings = step.inference.timings_ms
-                spent = (decode_ms, timings.letterbox, timings.infer, timings.head, step.tracks_ms, step.miners_ms)
+                ours = (step.tracks_ms, step.motion_ms, step.miners_ms, step.looks_ms)
+                spent = (decode_ms, timings.letterbox, timings.infer, timings.head, *ours)
                 for stage, stage_ms in zip(STAGES, spent, strict=True):
                     report.stage_ms[stage].append(stage_ms)
                 report.frames += 1
@@ -197,7 +199,11 @@ def draw_finding(out: Path, mined: Mined, described: Description, *, number: int
 
 
 def _boxes(boxes: list[Box]) -> list[dict[str, object]]:
-    return [{"xyxy": box.xyxy, "label": box.label, "score": box.score} for box in boxes]
+    return [
+        {"xyxy": box.xyxy, "label": box.label, "score": box.score}
+        | ({} if box.witness is None else {"witness": box.witness})
+        for box in boxes
+    ]
 
 
 def _line(value: object) -> bytes:

@@ -11,14 +11,15 @@ Laws:
    next transaction or with `flush`.
 5. The samples never take more than the limit, and the limit shrinks to what the disk has left.
 6. Nothing the hub has asked for and nothing on its way is evicted; what the hub knows leaves before what it does not.
+7. What is too old leaves all the same, whatever its state, and no byte of it stays in the files. See edge.spool_age.
 
 A sample is `NEW` (its finding is not acknowledged), `HELD` (acknowledged; the frame waits) or `WANTED` (the hub asked
 for the frame). What is worth most is sent first and what is worth least is evicted first; one unit of severity is worth
 `SEVERITY_WORTH` later arrivals.
 
 Threads: one connection under one lock, shared by the thread that puts and the thread that publishes. SQLite has one
-writer anyway, and no read here is longer than one frame. `count` never waits for the disk. Leases are kept in memory:
-they mean nothing after a restart, and so cost no write. There is no clock here: `now_s` is the caller's monotonic time.
+writer anyway, and no read here is longer than one frame. `count` never waits for the disk. There is no clock here:
+`now_s` is the caller's monotonic time.
 """
 
 import hashlib
@@ -32,18 +33,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
 
 from edge.contract.errors import UnusableError, WeakspotError
 from edge.contract.samples import MAX_JPEG_BYTES, Finding, encode_event
 from edge.contract.status import SpoolHealth
+from edge.leases import Leases
 from edge.reserve import Reserve
-from edge.spool_file import PAGE_BYTES, is_corrupt, is_disk_trouble, open_database, replace_corrupt
+from edge.spool_age import older_than, pass_time
+from edge.spool_file import PAGE_BYTES, add, is_corrupt, is_disk_trouble, open_database, replace_corrupt, shrink, wipe
 
 SEVERITY_WORTH: Final = 1000
-RETRY_S: Final = 5.0
-RETRY_MAX_S: Final = 300.0
-_VACUUM_PAGES: Final = 128
+_EXPIRED_AT_ONCE: Final = 64
 _SHRINKS: Final = 3
 
 _T = TypeVar("_T")
@@ -73,13 +74,6 @@ class Leased:
     attempts: int
 
 
-class _Turn(NamedTuple):
-    """`due_s` is None while the sample is leased, else when it may be leased again."""
-
-    attempts: int
-    due_s: float | None
-
-
 class Spool:
     """The spool of one device. Owns the database, its reserve and the leases.
 
@@ -95,12 +89,12 @@ class Spool:
     ) -> None:
         self.limit_bytes = limit_bytes
         self._path = path
-        self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._lock = threading.Lock()
-        self._turns: dict[str, _Turn] = {}
+        self._leases = Leases(rng or random.Random())  # noqa: S311 - jitter
         self._pending: Counter[str] = Counter()
         self._pending_lock = threading.Lock()
         self._cramped = False
+        self._passed_s: float | None = None
         path.parent.mkdir(parents=True, exist_ok=True)
         self._reserve = Reserve(path.with_name(f"{path.name}.reserve"), reserve_bytes)
         self._db = self._open()
@@ -148,12 +142,11 @@ class Spool:
             for seq, event_id in db.execute(order, (state,)):
                 if len(leased) >= limit:
                     break
-                turn = self._turns.get(event_id, _Turn(0, -math.inf))
-                if turn.due_s is not None and turn.due_s <= now_s:
+                if self._leases.is_due(event_id, now_s=now_s):
                     event, size, sha256 = db.execute(find, (seq,)).fetchone()
-                    leased.append(Leased(event_id, event, size, sha256, turn.attempts))
+                    leased.append(Leased(event_id, event, size, sha256, self._leases.attempts(event_id)))
             for sample in leased:
-                self._turns[sample.event_id] = _Turn(sample.attempts, None)
+                self._leases.take(sample.event_id)
             return leased
 
         return self._read(work)
@@ -161,15 +154,12 @@ class Spool:
     def retry(self, event_id: str, *, now_s: float) -> None:
         """End a lease without an ack: the sample is due again later, each time later than before, with jitter."""
         with self._lock:
-            turn = self._turns.get(event_id)
-            if turn is not None and turn.due_s is None:
-                wait_s = min(RETRY_MAX_S, RETRY_S * 2.0 ** min(turn.attempts, 16)) * self._rng.uniform(0.5, 1.5)
-                self._turns[event_id] = _Turn(turn.attempts + 1, now_s + wait_s)
+            self._leases.retry(event_id, now_s=now_s)
 
     def release_all(self) -> None:
         """End every lease: after a reconnect all that is unacknowledged is due at once."""
         with self._lock:
-            self._turns.clear()
+            self._leases.clear()
 
     def frame(self, event_id: str) -> bytes | None:
         """Return the JPEG of a sample, None when it is not here."""
@@ -204,6 +194,27 @@ class Spool:
         for event_id in gone:
             _log.warning("the hub refused %s: %.200r", event_id, refused[event_id])
         return gone
+
+    def expire(self, *, keep_s: float, now_s: float, now_ms: int) -> int:
+        """Drop what was put more than `keep_s` ago (infinite: nothing), and return how many. Call it once a minute.
+
+        It also lets the spool's time pass (edge.spool_age), `now_ms` being the wall clock. Raises `SpoolError`.
+        """
+        elapsed_s = None if self._passed_s is None else now_s - self._passed_s
+        born_ms = self._run(lambda db: pass_time(db, elapsed_s=elapsed_s, now_ms=now_ms)) - keep_s * 1e3
+        self._passed_s = now_s
+        if born_ms < 0:
+            return 0
+
+        def work(db: sqlite3.Connection) -> int:
+            old = older_than(db, int(born_ms), limit=_EXPIRED_AT_ONCE)
+            return sum(self._drop(db, event_id, "expired") for event_id in old)
+
+        n = 0
+        while dropped := self._run(work):  # a few at a time: others wait for the lock
+            n += dropped
+        self._read(lambda db: wipe(db, self._path))
+        return n
 
     def count(self, reason: str, n: int = 1) -> None:
         """Count something dropped before it came here. Never waits for the disk; durable with the next transaction."""
@@ -244,7 +255,7 @@ class Spool:
         last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'sample'").fetchone()
         rank = finding.severity * SEVERITY_WORTH + (last[0] if last else 0) + 1
         if not self._evict(db, self._used + cost - self._room(db), below=rank):
-            _add(db, "dropped/spool_full", 1)
+            add(db, "dropped/spool_full", 1)
             return False
         seq = db.execute(
             "INSERT INTO sample (event_id, state, rank, cost) VALUES (?, ?, ?, ?)",
@@ -253,7 +264,7 @@ class Spool:
         db.execute(
             "INSERT INTO body VALUES (?, ?, ?, ?, ?)", (seq, finding.frame_bytes, finding.frame_sha256, event, jpeg)
         )
-        _add(db, f"findings/{finding.reason}", 1)
+        add(db, f"findings/{finding.reason}", 1)
         self._used += cost
         return True
 
@@ -271,8 +282,7 @@ class Spool:
             for event_id, state, rank, cost in db.execute(order, (SampleState.WANTED,)):
                 if excess <= 0 or (state == SampleState.NEW and rank >= below):
                     break
-                turn = self._turns.get(event_id)
-                if turn is None or turn.due_s is not None:
+                if not self._leases.is_out(event_id):
                     victims.append((event_id, state))
                     excess -= cost
         if excess > 0:
@@ -284,7 +294,7 @@ class Spool:
     def _drop(self, db: sqlite3.Connection, event_id: str, reason: str) -> bool:
         if not self._remove(db, event_id):
             return False
-        _add(db, f"dropped/{reason}", 1)
+        add(db, f"dropped/{reason}", 1)
         return True
 
     def _remove(self, db: sqlite3.Connection, event_id: str) -> bool:
@@ -292,7 +302,7 @@ class Spool:
         if row is None:
             return False
         self._used -= row[0]
-        self._turns.pop(event_id, None)
+        self._leases.forget(event_id)
         return True
 
     def _move(
@@ -302,7 +312,7 @@ class Spool:
         change = f"UPDATE sample SET state = ? WHERE event_id = ? AND state IN ({', '.join('?' * len(was))})"
         moved = [event_id for event_id in ids if db.execute(change, (becomes, event_id, *was)).rowcount]
         for event_id in moved:
-            self._turns.pop(event_id, None)
+            self._leases.forget(event_id)
         return moved
 
     def _read(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
@@ -343,7 +353,7 @@ class Spool:
         try:
             result = work(self._db)
             for name, n in pending.items():
-                _add(self._db, name, n)
+                add(self._db, name, n)
             self._db.execute("COMMIT")
         except BaseException:
             self._used = used
@@ -365,9 +375,7 @@ class Spool:
             for _ in range(_SHRINKS):
                 if self._reserve.hold() or not self._commit(lambda db: self._evict(db, size, below=math.inf)):
                     break
-                for _ in range(0, size, _VACUUM_PAGES * PAGE_BYTES):
-                    # not `execute`: it steps a statement without columns once, and each step is one page
-                    self._db.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES}); PRAGMA wal_checkpoint;")
+                shrink(self._db, size)
         except (sqlite3.DatabaseError, OSError) as error:
             _log.warning("the spool could not be made smaller: %s", error)
         if not self._reserve.hold():
@@ -376,7 +384,7 @@ class Spool:
     def _start_anew(self, cause: Exception) -> None:
         self._db.close()
         self._db = replace_corrupt(self._path, cause)
-        self._turns.clear()
+        self._leases.clear()
         self._used = 0
 
     def _open(self) -> sqlite3.Connection:
@@ -389,7 +397,3 @@ class Spool:
         except sqlite3.DatabaseError as error:
             msg = f"cannot open the spool {self._path}: {error}"
             raise UnusableError(msg) from error
-
-
-def _add(db: sqlite3.Connection, name: str, n: int) -> None:
-    db.execute("INSERT INTO counter VALUES (?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n", (name, n))

@@ -2,6 +2,8 @@
 
 At open: a database that was not closed is checked; a broken one is moved aside, its counters saved where they can be
 read, and a new one is begun. The mark of a clean end is taken away last.
+
+What is deleted is overwritten with zeros (`secure_delete`), for a picture that left must not be read from the file.
 """
 
 import contextlib
@@ -12,9 +14,11 @@ from pathlib import Path
 from typing import Final
 
 from edge.contract.errors import UnusableError
+from edge.spool_age import stamp_left_over
 
 PAGE_BYTES: Final = 4096
 VERSION: Final = 1
+_VACUUM_PAGES: Final = 128
 
 _SCHEMA: Final = """
 CREATE TABLE sample (
@@ -22,7 +26,8 @@ CREATE TABLE sample (
     event_id TEXT NOT NULL UNIQUE,
     state INTEGER NOT NULL,
     rank REAL NOT NULL,
-    cost INTEGER NOT NULL
+    cost INTEGER NOT NULL,
+    born_ms INTEGER
 );
 CREATE INDEX sample_by_rank ON sample (state, rank, seq);
 CREATE TABLE body (
@@ -61,7 +66,7 @@ def open_database(path: Path) -> sqlite3.Connection:
 def replace_corrupt(path: Path, cause: Exception) -> sqlite3.Connection:
     """Move a broken database aside (the last one only is kept) and return a new one that counts the loss."""
     counters, lost = _salvage(path)
-    aside = path.with_name(f"{path.name}.corrupt")
+    aside = _aside(path)
     _log.error("the spool %s is broken (%s): moved to %s, a new one is begun", path, cause, aside.name)
     path.replace(aside)
     for suffix in ("-wal", "-shm"):
@@ -70,6 +75,24 @@ def replace_corrupt(path: Path, cause: Exception) -> sqlite3.Connection:
     counters["dropped/spool_corrupt"] = counters.get("dropped/spool_corrupt", 0) + max(1, lost)
     db.executemany("INSERT OR REPLACE INTO counter VALUES (?, ?)", counters.items())
     return db
+
+
+def add(db: sqlite3.Connection, name: str, n: int) -> None:
+    """Add to a counter."""
+    db.execute("INSERT INTO counter VALUES (?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n", (name, n))
+
+
+def shrink(db: sqlite3.Connection, size_bytes: int) -> None:
+    """Give up to `size_bytes` of free pages back to the disk."""
+    for _ in range(0, size_bytes, _VACUUM_PAGES * PAGE_BYTES):
+        # not `execute`: it steps a statement without columns once, and each step is one page
+        db.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES}); PRAGMA wal_checkpoint;")
+
+
+def wipe(db: sqlite3.Connection, path: Path) -> None:
+    """Leave nothing of what was deleted: not in the WAL, which keeps old pages, nor in a broken database kept aside."""
+    _aside(path).unlink(missing_ok=True)
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def is_corrupt(error: sqlite3.Error) -> bool:
@@ -86,6 +109,7 @@ def connect(path: Path) -> sqlite3.Connection:
     """Return a plain connection that any thread may use, in autocommit mode."""
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
     db.execute("PRAGMA foreign_keys = ON")
+    db.execute("PRAGMA secure_delete = ON")
     return db
 
 
@@ -106,6 +130,7 @@ def _open_sound(path: Path) -> sqlite3.Connection:
             db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
         elif db.execute("SELECT 1 FROM note WHERE name = 'clean'").fetchone() is None:
             _require_sound(db)
+        stamp_left_over(db)
         db.execute("DELETE FROM note WHERE name = 'clean'")
         if is_new:
             _sync_folder(path.parent)
@@ -121,6 +146,10 @@ def _require_sound(db: sqlite3.Connection) -> None:
         error = sqlite3.DatabaseError(verdict)
         error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
         raise error
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.corrupt")
 
 
 def _salvage(path: Path) -> tuple[dict[str, int], int]:

@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import IO, Final
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from edge.config import DetectionsConfig
 from edge.contract.errors import UnusableError
-from edge.contract.samples import SCHEMA, Xyxy
+from edge.contract.samples import SCHEMA, WitnessKind, Xyxy
 from edge.detector.detections import Detections
+from edge.finding import detection_boxes
 from edge.frame import Frame
 
 WAITING_LINES: Final = 256
@@ -25,12 +28,13 @@ CLOSE_S: Final = 2.0
 _log = logging.getLogger(__name__)
 
 
-class DetectedBox(msgspec.Struct, frozen=True):
-    """One object, `xyxy` in pixels of the frame."""
+class DetectedBox(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One object, `xyxy` in pixels of the frame. `witness` is `zoom` for what only the second look has seen."""
 
     xyxy: Xyxy
     label: str
     score: float
+    witness: WitnessKind | None = None
 
 
 class DetectedFrame(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,15 +82,15 @@ class DetectionStream:
             self._thread = threading.Thread(target=self._write, args=(writer,), name="detections", daemon=True)
             self._thread.start()
 
-    def offer(self, frame: Frame, detections: Detections) -> None:
-        """Pass one frame's detections on, if it is this camera's turn."""
+    def offer(self, frame: Frame, detections: Detections, *, merged: NDArray[np.bool_] | None = None) -> None:
+        """Pass one frame's detections on, if it is this camera's turn. `merged` `[n]`: seen by the second look only."""
         if self._publish is None and self._thread is None:
             return
         due_s = self._due_s.get(frame.camera, frame.time_s)
         if frame.time_s < due_s - 1e-3:
             return
         self._due_s[frame.camera] = max(due_s, frame.time_s - self._period_s) + self._period_s
-        payload = self._encode(frame, detections)
+        payload = self._encode(frame, detections, merged)
         if self._publish is not None:
             self._publish(payload)
         if self._thread is not None:
@@ -102,14 +106,12 @@ class DetectionStream:
                 self._lines.put(None, timeout=CLOSE_S)
             self._thread.join(CLOSE_S)
 
-    def _encode(self, frame: Frame, detections: Detections) -> bytes:
-        kept = detections.take(detections.score >= self._score_threshold)
+    def _encode(self, frame: Frame, detections: Detections, merged: NDArray[np.bool_] | None) -> bytes:
+        strong = detections.score >= self._score_threshold
         boxes = tuple(
-            DetectedBox(
-                (round(x1, 2), round(y1, 2), round(x2, 2), round(y2, 2)), self._labels[class_id], round(score, 4)
-            )
-            for (x1, y1, x2, y2), score, class_id in zip(
-                kept.xyxy.tolist(), kept.score.tolist(), kept.class_id.tolist(), strict=True
+            DetectedBox(box.xyxy, box.label, box.score, box.witness)
+            for box in detection_boxes(
+                detections.take(strong), self._labels, merged=None if merged is None else merged[strong]
             )
         )
         height, width = frame.image.shape[:2]

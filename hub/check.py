@@ -1,14 +1,16 @@
 """What `hub check` and `hub status` print."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
+from hub.recall import CameraRecall, Recall
 from hub.store import Store
 from hub.store_rows import FrameState
 from hub.store_status import DeviceStatus, HubStatus
 
 MAX_VIOLATIONS: Final = 50
 _NAME_WIDTH: Final = 22
+_CAMERA_WIDTH: Final = 32
 _STATES: Final = tuple(FrameState)
 
 
@@ -42,7 +44,48 @@ def status_lines(status: HubStatus) -> list[str]:
         f"{'groups':10} {status.groups} near-duplicate groups, {status.ungrouped} findings not grouped yet",
         *_counts("refused", status.refused),
         f"{'batches':10} {status.batches} with {status.batched_images} images",
+        *(f"{'frozen':10} {one.site}/{one.device}: {', '.join(one.frozen)}" for one in status.devices if one.frozen),
+        *_policies(status.devices),
+        *_recalls(status.recall),
     ]
+
+
+def _policies(devices: Sequence[DeviceStatus]) -> list[str]:
+    refusing = sum(device.refused_policies > 0 for device in devices)
+    return (
+        [f"{'policies':10} refused by {refusing} device{'s' * (refusing > 1)}: `hub policy show` says why"]
+        if refusing
+        else []
+    )
+
+
+def _recalls(cameras: Sequence[CameraRecall]) -> list[str]:
+    if not cameras:
+        return []
+    return [
+        "",
+        f"{'recall':{_CAMERA_WIDTH}} {'last hour':>15} {'last 24 h':>15} {'control frames':>15}",
+        *(_recall_line(camera) for camera in cameras),
+        "An upper estimate (95 % interval): the share that the detector found of what a",
+        "closer look at the control frames finds. What neither look sees is not in it.",
+    ]
+
+
+def _recall_line(camera: CameraRecall) -> str:
+    name = f"{camera.site}/{camera.device}/{camera.camera}"
+    if len(name) > _CAMERA_WIDTH:
+        name = "..." + name[3 - _CAMERA_WIDTH :]
+    last_hour, last_day = _recall(camera.last_hour), _recall(camera.last_day)
+    return f"{name:{_CAMERA_WIDTH}} {last_hour:>15} {last_day:>15} {camera.last_day.frames:>15}"
+
+
+def _recall(recall: Recall) -> str:
+    if recall.estimate is None:
+        return "too few" if recall.frames else "-"
+    share, low, high = (
+        f"{one:.2f}".removeprefix("0") for one in (recall.estimate.recall, recall.estimate.low, recall.estimate.high)
+    )
+    return f"{share} ({low}-{high})"
 
 
 def _device_line(device: DeviceStatus, now_ms: int) -> str:

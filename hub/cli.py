@@ -16,10 +16,12 @@ import msgspec
 import typer
 
 from edge.contract.errors import WeakspotError
+from hub.cli_options import Config, Database, Json
 from hub.config import EXAMPLE, find_database, read_config
 from hub.demo import Upload
 
 try:
+    from hub.cli_policy import policy
     from hub.export import Format
     from hub.store import Store
 except ModuleNotFoundError as missing:
@@ -35,12 +37,8 @@ batch = typer.Typer(
     help="Choose about 50 images that show what the detector gets wrong, freeze them, and hand them to an annotator.",
 )
 app.add_typer(batch, name="batch")
+app.add_typer(policy, name="policy")
 
-Config = Annotated[Path, typer.Option("--config", "-c", help="The hub's configuration.", show_default=True)]
-Database = Annotated[
-    Path | None, typer.Option("--database", "-d", help="The database itself, instead of the configuration's.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 BatchId = Annotated[int, typer.Argument(metavar="ID", help="The batch's number, from `hub batch list`.")]
 MAX_BATCH = 10_000
 _SERVE_HELP = (

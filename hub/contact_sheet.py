@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.contract.errors import UnusableError
+from edge.contract.jpeg import jpeg_size
 from hub.annotation import Xyxy
-from hub.images import jpeg_size
 
 DETECTOR: Final = "detector"
 

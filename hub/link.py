@@ -34,6 +34,7 @@ from edge.contract.topics import Kind, subscription, topic
 from hub.arrivals import Arrival
 from hub.config import MqttConfig
 from hub.ingest import Ticket, judge
+from hub.store_policies import policy_topic
 
 MAX_RECONNECT_S: Final = 60
 MAX_UNSENT: Final = 10_000
@@ -84,6 +85,7 @@ class Link:
         self._connected = False
         self._attempts = 0
         self._unsent = 0
+        self._refusals: set[str] = set()
         self._flushed = threading.Condition()
         self.ready = threading.Event()
         self._client = _Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=paho.MQTTv5, manual_ack=True)
@@ -165,6 +167,16 @@ class Link:
         """Ask a device for frames. If it is lost the curator asks again."""
         self._publish(topic(site, device, Kind.WANT), encode(want))
 
+    def policy(self, site: str, device: str, payload: bytes) -> bool:
+        """Publish a policy, retained; a site's own with an empty `device`. False: there is no connection."""
+        return self._publish(policy_topic(site, device), payload, retain=True)
+
+    @property
+    def connection(self) -> int | None:
+        """The number of the connection that stands, None while there is none."""
+        with self._lock:
+            return self._connection if self._connected else None
+
     def take(self, tickets: Sequence[Ticket]) -> None:
         """Acknowledge to the broker, those of this connection only."""
         # Under the lock no reconnect can come between the look and the ack: _on_disconnect takes it first.
@@ -173,15 +185,18 @@ class Link:
                 if ticket.qos and self._connected and ticket.connection == self._connection:
                     self._client.ack(ticket.mid, ticket.qos)
 
-    def _publish(self, where: str, payload: bytes) -> None:
+    def _publish(self, where: str, payload: bytes, *, retain: bool = False) -> bool:
+        """Return False when the message cannot go out now."""
         if not self._connected:
-            return
+            return False
         with self._flushed:
             self._unsent += 1
-        sent = self._client.publish(where, payload, qos=1)
+        sent = self._client.publish(where, payload, qos=1, retain=retain)
         if sent.rc == paho.MQTT_ERR_QUEUE_SIZE:
             log.warning("%s: not sent, %d messages wait for the broker", where, MAX_UNSENT)
-            self._on_publish()
+            self._note_sent()
+            return False
+        return True
 
     # Callbacks of the client, in the network's thread.
 
@@ -229,7 +244,13 @@ class Link:
             log.warning("the connection is lost (%s), trying again", reason)
         self._back_off()
 
-    def _on_publish(self, *_: Any) -> None:
+    def _on_publish(self, _client: paho.Client, _user: Any, _mid: int, reason: ReasonCode, _more: Any) -> None:
+        if reason.is_failure and str(reason) not in self._refusals:
+            self._refusals.add(str(reason))
+            log.error("the broker refuses what the hub sends: %s; may it write ack, want and policy?", reason)
+        self._note_sent()
+
+    def _note_sent(self) -> None:
         with self._flushed:
             self._unsent -= 1
             self._flushed.notify_all()

@@ -12,6 +12,11 @@ with a shared subscription a part can be committed by one process before the oth
 `finding_pool` and `finding_picture` hold what fills the pool of hub.wants, and which pictures are here or on their way;
 a black frame has zeros for a hash and is never asked for.
 
+`policy.payload` is what the devices are sent; the row without a device is its site's.
+
+`recall_hour` has the counts of hub.recall that were heard in an hour, `recall_mark` how far each boot is in them: a
+heartbeat adds what is above its boot's mark.
+
 The indexes hold every column that the curator and `hub status` count with: a finding's row carries its header, and a
 scan over the rows would read the whole file.
 """
@@ -161,6 +166,39 @@ CREATE TABLE refused_message (
     bytes INTEGER NOT NULL,
     head BLOB NOT NULL
 );
+
+CREATE TABLE policy (
+    site TEXT NOT NULL,
+    device TEXT NOT NULL,
+    payload BLOB NOT NULL,
+    set_at_ms INTEGER NOT NULL,
+    PRIMARY KEY (site, device)
+) WITHOUT ROWID;
+
+CREATE TABLE recall_hour (
+    hour_ms INTEGER NOT NULL,
+    site TEXT NOT NULL,
+    device TEXT NOT NULL,
+    camera TEXT NOT NULL,
+    frames INTEGER NOT NULL,
+    detector INTEGER NOT NULL,
+    second_look INTEGER NOT NULL,
+    both INTEGER NOT NULL CHECK (both <= detector AND both <= second_look),
+    PRIMARY KEY (hour_ms, site, device, camera)
+) WITHOUT ROWID;
+
+CREATE TABLE recall_mark (
+    site TEXT NOT NULL,
+    device TEXT NOT NULL,
+    boot_id TEXT NOT NULL,
+    camera TEXT NOT NULL,
+    heard_at_ms INTEGER NOT NULL,
+    frames INTEGER NOT NULL,
+    detector INTEGER NOT NULL,
+    second_look INTEGER NOT NULL,
+    both INTEGER NOT NULL,
+    PRIMARY KEY (site, device, boot_id, camera)
+) WITHOUT ROWID;
 
 CREATE TABLE counter (
     name TEXT PRIMARY KEY,

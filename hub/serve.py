@@ -24,6 +24,7 @@ from hub.config import HubConfig
 from hub.curator import Curator, FileLock, LeaderIndex
 from hub.ingest import Committer
 from hub.link import Link
+from hub.policies import PolicyPost
 from hub.store import Store
 
 MAX_PROCESSES: Final = 64
@@ -61,7 +62,7 @@ def serve(config: HubConfig, *, stop: threading.Event, make_index: Callable[[], 
         def curate() -> None:
             with Store.open(config.database, create=False) as store:
                 curator = Curator(store, make_index=make_index, line=link, wants=config.wants)
-                curate_until(stop, curator=curator, wake=wake, lock=curating)
+                curate_until(stop, curator=curator, post=PolicyPost(store, line=link), wake=wake, lock=curating)
 
         threads: list[threading.Thread] = []
         try:
@@ -91,7 +92,9 @@ def _stop(link: Link, committer: Committer, wake: threading.Event, threads: Sequ
     link.stop()
 
 
-def curate_until(stop: threading.Event, *, curator: Curator, wake: threading.Event, lock: FileLock) -> None:
+def curate_until(
+    stop: threading.Event, *, curator: Curator, post: PolicyPost, wake: threading.Event, lock: FileLock
+) -> None:
     """Step after every commit, and every few seconds, while this process holds the lock."""
     while not stop.is_set():
         wake.wait(_CURATE_IDLE_S)
@@ -100,9 +103,11 @@ def curate_until(stop: threading.Event, *, curator: Curator, wake: threading.Eve
             stop.wait(_CURATE_IDLE_S)
             continue
         try:
+            if published := post.step():
+                log.info("published %d policies", published)
             did = curator.step(time.time_ns() // 1_000_000)
         except sqlite3.OperationalError as error:
-            log.error("nothing is grouped or asked for: %s; trying again", error)  # noqa: TRY400
+            log.error("nothing is grouped, asked for or published: %s; trying again", error)  # noqa: TRY400
             stop.wait(_CURATE_IDLE_S)
             continue
         if any(did):

@@ -16,9 +16,11 @@ from typing import Final, Self
 from urllib.parse import quote
 
 from edge.contract.errors import UnusableError
-from hub import store_batches, store_check, store_groups, store_ingest, store_status
+from edge.contract.policy import Policy
+from hub import store_batches, store_check, store_groups, store_ingest, store_policies, store_status
 from hub.arrivals import Arrival, Outcome
 from hub.migrations import APPLICATION_ID, migrate
+from hub.store_policies import DeviceWord, PolicyRow
 from hub.store_rows import BatchMember, BatchRow, FindingRow, FrameState, GroupAssignment, LeaderRow
 from hub.store_status import HubStatus
 from hub.wants import DeviceKey, DeviceSpend, OpenFinding, Overdue, Pooled
@@ -259,6 +261,24 @@ class Store:
     def batch_members(self, batch_id: int) -> list[BatchMember]:
         """Return the members of a batch in order of rank."""
         return store_batches.batch_members(self._connection, batch_id)
+
+    # Policies
+
+    def policies(self) -> list[PolicyRow]:
+        """Return what was set for every site and device, a site's own before its devices'."""
+        return store_policies.policies(self._connection)
+
+    def edit_policy(self, site: str, device: str, edit: Callable[[Policy], Policy], *, now_ms: int) -> None:
+        """Set the policy of a device, or of its site where `device` is empty, to what `edit` makes of the present one.
+
+        With no present one `edit` gets an empty one. Raises `UnusableError` when one of the names cannot be used, or
+        when a device could not read the policy.
+        """
+        store_policies.edit_policy(self._connection, site, device, edit, now_ms=now_ms)
+
+    def device_words(self) -> list[DeviceWord]:
+        """Return what every device's last heartbeat says of policies."""
+        return store_policies.device_words(self._connection)
 
     # Looking at it
 

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from edge.contract.errors import WeakspotError
+from edge.contract.policy import decode_policy
 from edge.contract.samples import Finding
 from hub.images import require_jpeg
 
@@ -86,6 +87,7 @@ def violations(connection: sqlite3.Connection) -> Iterator[str]:
                 yield f"{law}: {what}"
         yield from _headers(connection)
         yield from _frames(connection)
+        yield from _policies(connection)
     except sqlite3.DatabaseError as error:
         yield f"the file is damaged, and the rest of it cannot be checked: {error}"
     finally:
@@ -98,6 +100,14 @@ def _integrity(connection: sqlite3.Connection) -> Iterator[str]:
             yield f"the file is damaged: {' '.join(text.split())}"
     for table, row, parent, _ in connection.execute("PRAGMA foreign_key_check"):
         yield f"row {row} of {table} points to a row of {parent} that does not exist"
+
+
+def _policies(connection: sqlite3.Connection) -> Iterator[str]:
+    for site, device, payload in connection.execute("SELECT site, device, payload FROM policy"):
+        try:
+            decode_policy(payload)
+        except WeakspotError as error:
+            yield f"the policy of {f'{site} {device}'.rstrip()} cannot be read: {error}"
 
 
 def frames_checked(connection: sqlite3.Connection) -> int:

@@ -32,6 +32,7 @@ from hub.arrivals import (
 from hub.images import require_jpeg
 from hub.store_check import STATED_COLUMNS, stated_columns
 from hub.store_groups import reopen_group
+from hub.store_recall import book
 from hub.store_rows import immediate
 
 REFUSED_KEPT: Final = 10_000
@@ -336,6 +337,7 @@ class _Writer:
             " boot_id = coalesce(boot_id, excluded.boot_id)",
             (arrival.site, arrival.device, heartbeat.boot_id, arrival.payload, self._now_ms),
         )
+        book(self._cursor, heartbeat, site=arrival.site, device=arrival.device, now_ms=self._now_ms)
         return _NOTHING
 
     def _state(self, arrival: Arrival, state: State) -> Outcome:

@@ -8,13 +8,16 @@ from typing import Final, NamedTuple
 import msgspec
 
 from edge.contract.status import Heartbeat, State
+from hub.recall import CameraRecall, by_camera
+from hub.store_recall import shown_hours
 from hub.store_rows import FrameState
 
 
 class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One device as the hub last heard of it. Ages are left to the reader: times are UTC milliseconds.
 
-    `frames` (looked at), `unsent`, `dropped` and `bytes_up` are the device's own words, of its last heartbeat.
+    `frames` (looked at), `unsent`, `dropped`, `bytes_up` and `refused_policies` are the device's own words, of its last
+    heartbeat.
     """
 
     site: str
@@ -31,12 +34,15 @@ class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
     dropped: int
     findings: int
     frames_present: int
+    refused_policies: int = 0
+    frozen: tuple[str, ...] = ()
 
 
 class HubStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Everything `hub status` prints. `frames` counts findings by the state of their frame.
 
-    `frame_bytes`: of the frames here. `finding_frame_bytes`: of every finding's frame, wherever it is.
+    `frame_bytes`: of the frames here. `finding_frame_bytes`: of every finding's frame, wherever it is. `recall`: of the
+    cameras whose control frames were looked at twice in the last days.
     """
 
     at_ms: int
@@ -50,8 +56,10 @@ class HubStatus(msgspec.Struct, frozen=True, kw_only=True):
     refused: dict[str, int]
     batches: int
     batched_images: int
+    recall: list[CameraRecall]
 
 
+FROZEN: Final = "frozen"  # edge.camera.CameraState
 CAMERA_SILENT_S: Final = 30.0
 _state_decoder = msgspec.json.Decoder(State)
 _heartbeat_decoder = msgspec.json.Decoder(Heartbeat)
@@ -76,6 +84,7 @@ def hub_status(connection: sqlite3.Connection, *, now_ms: int) -> HubStatus:
             ),
             batches=_number(connection, "SELECT count(*) FROM batch"),
             batched_images=_number(connection, "SELECT count(*) FROM batch_member"),
+            recall=by_camera(shown_hours(connection, now_ms=now_ms), now_ms=now_ms),
         )
     finally:
         connection.rollback()
@@ -140,7 +149,8 @@ def _device(
         heartbeat_at_ms=heartbeat_at_ms,
         cameras=len(cameras),
         cameras_running=sum(
-            camera.frame_age_s is not None and camera.frame_age_s < CAMERA_SILENT_S for camera in cameras
+            camera.frame_age_s is not None and camera.frame_age_s < CAMERA_SILENT_S and camera.state != FROZEN
+            for camera in cameras
         ),
         frames=sum(camera.frames for camera in cameras),
         bytes_up=heartbeat.bytes_up if heartbeat is not None else 0,
@@ -148,6 +158,8 @@ def _device(
         dropped=sum(heartbeat.dropped.values()) if heartbeat is not None else 0,
         findings=findings,
         frames_present=present,
+        frozen=tuple(camera.name for camera in cameras if camera.state == FROZEN),
+        refused_policies=sum(bool(one.refused) for one in heartbeat.policies) if heartbeat is not None else 0,
     )
 
 

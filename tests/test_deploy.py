@@ -28,13 +28,14 @@ import edge.config
 import hub.cli
 import hub.config
 from edge.contract.samples import MAX_HEADER_BYTES
-from edge.contract.topics import Kind, subscription, topic
+from edge.contract.topics import Kind, site_policy_topic, subscription, topic
+from edge.home_assistant import discovery_topic
 from tests.brokers import DEADLINE_S, Broker, free_port, wait_until
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 UNITS = ("edge", "hub")
 UP = (Kind.EVENT, Kind.FRAME, Kind.HEARTBEAT, Kind.STATE, Kind.DETECTIONS)
-DOWN = (Kind.ACK, Kind.WANT)
+DOWN = (Kind.ACK, Kind.WANT, Kind.POLICY)
 CONNECT = bytes.fromhex("101000044d5154540502000a00000378797a")  # MQTT v5, client id "xyz"
 
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
@@ -151,9 +152,9 @@ class Client:
             self._client.subscribe(each, qos=1)
         wait_until(lambda: self.subscribed == expected, what=f"subscribed to {filters}")
 
-    def publish(self, where: str, payload: bytes = b"x") -> str:
+    def publish(self, where: str, payload: bytes = b"x", *, retain: bool = False) -> str:
         """Return the broker's answer."""
-        sent = self._client.publish(where, payload, qos=1)
+        sent = self._client.publish(where, payload, qos=1, retain=retain)
         wait_until(lambda: sent.mid in self.answers, what=f"an answer to {where}")
         return self.answers[sent.mid]
 
@@ -241,11 +242,14 @@ def test_the_access_list_names_every_kind_of_the_topic_tree(fleet: Path) -> None
         assert [line for line in block if line] == [
             *(f"topic write {topic('plant7', device, kind)}" for kind in UP),
             *(f"topic read {topic('plant7', device, kind)}" for kind in DOWN),
+            f"topic read {site_policy_topic('plant7')}",
+            f"topic write {discovery_topic('homeassistant', site='plant7', device=device)}",
         ]
     block = text.split("user hub\n")[1].split("\nuser ")[0].split("\n")
     assert [line for line in block if line] == [
         *(f"topic read {subscription(kind)}" for kind in UP),
         *(f"topic write {subscription(kind)}" for kind in DOWN),
+        "topic write weakspot/1/+/policy",
     ]
 
 
@@ -332,6 +336,29 @@ def test_a_device_reports_and_the_hub_answers(fleet: Path, fleet_broker: FleetBr
 
 @needs_openssl
 @pytest.mark.broker
+def test_a_policy_waits_at_the_broker_for_the_devices_of_its_site_alone(own_fleet: Path) -> None:
+    enrolled("device", own_fleet, "plant8", "cam1")
+    both = (site_policy_topic("plant7"), topic("plant7", "cam1", Kind.POLICY))
+    with FleetBroker(own_fleet) as broker, Client(own_fleet / "hub", broker.hub_port) as centre:
+        for where in (*both, site_policy_topic("plant8")):
+            assert centre.publish(where, where.encode(), retain=True) in ("Success", "No matching subscribers")
+        with (
+            Client(own_fleet / "devices/plant7/cam1", broker.port) as device,
+            Client(own_fleet / "devices/plant7/cam2", broker.port) as other,
+            Client(own_fleet / "devices/plant8/cam1", broker.port) as elsewhere,
+        ):
+            for spy in (device, other, elsewhere):  # each tries to hear all of them
+                spy.subscribe(*both, site_policy_topic("plant8"), "weakspot/1/+/policy")
+            for spy in (device, other, elsewhere):  # what comes after the retained messages of a subscription
+                spy.subscribe("weakspot/1/plant8/policy" if spy is elsewhere else both[0])
+            wait_until(lambda: len(elsewhere.heard) >= 2 and len(other.heard) >= 2 and len(device.heard) >= 3)
+            assert {where for where, _ in device.heard} == set(both)
+            assert {where for where, _ in other.heard} == {both[0]}
+            assert {where for where, _ in elsewhere.heard} == {site_policy_topic("plant8")}
+
+
+@needs_openssl
+@pytest.mark.broker
 def test_nobody_writes_what_is_not_his(fleet: Path, fleet_broker: FleetBroker) -> None:
     with (
         Client(fleet / "hub", fleet_broker.hub_port) as centre,
@@ -340,7 +367,14 @@ def test_nobody_writes_what_is_not_his(fleet: Path, fleet_broker: FleetBroker) -
         centre.subscribe("#")
         foreign = [topic("plant7", "cam2", kind) for kind in Kind]  # as another device
         foreign += [topic("plant7", "cam1", kind) for kind in DOWN]  # as the hub
-        foreign += ["weakspot/1/plant7/cam1/report", "weakspot/1/plant7:cam1/event", "elsewhere"]
+        foreign += [
+            discovery_topic("homeassistant", site="plant7", device="cam2"),
+            site_policy_topic("plant7"),
+            site_policy_topic("plant8"),
+            "weakspot/1/plant7/cam1/report",
+            "weakspot/1/plant7:cam1/event",
+            "elsewhere",
+        ]
         refusals = {where: device.publish(where) for where in foreign}
         assert set(refusals.values()) == {"Not authorized"}, refusals
         for kind in UP:

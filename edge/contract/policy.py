@@ -12,6 +12,7 @@ import msgspec
 
 from edge.contract.errors import UnusableError
 from edge.contract.samples import SCHEMA, Name, Score
+from edge.contract.settings import plain_error
 
 MAX_POLICY_BYTES: Final = 65536
 
@@ -94,6 +95,8 @@ def decode_policy(payload: bytes) -> Policy:
             msg = f"schema {schema}, this side speaks {SCHEMA}"
             raise UnusableError(msg)
         return msgspec.json.decode(payload, type=Policy)
+    except msgspec.ValidationError as error:
+        raise UnusableError(plain_error(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         msg = f"policy is not valid: {error}"
         raise UnusableError(msg) from error

@@ -103,7 +103,7 @@ def parse_settings(text: str, kind: type[_T], *, folder: Path) -> _T:
     try:
         settings = msgspec.convert(table, kind, dec_hook=_decode_path)
     except msgspec.ValidationError as error:
-        raise UnusableError(_plain(error)) from error
+        raise UnusableError(plain_error(error)) from error
     resolved: _T = _resolve(settings, folder)
     return resolved
 
@@ -117,9 +117,11 @@ def _require_known(table: dict[str, Any], kind: type[msgspec.Struct], where: str
             msg = f"unknown key `{where}{key}`{hint}"
             raise UnusableError(msg)
         below = _struct_of(fields[key])
-        for part in value if isinstance(value, list) else [value]:
+        named = typing.get_origin(fields[key]) is dict and isinstance(value, dict)
+        parts = value.items() if named else ((None, one) for one in (value if isinstance(value, list) else [value]))
+        for name, part in parts:
             if below is not None and isinstance(part, dict):
-                _require_known(part, below, f"{where}{key}.")
+                _require_known(part, below, f"{where}{key}.{name}." if named else f"{where}{key}.")
 
 
 def _struct_of(hint: Any) -> type[msgspec.Struct] | None:
@@ -140,7 +142,8 @@ def _decode_path(kind: type, value: object) -> object:
         raise ValueError(msg) from error
 
 
-def _plain(error: msgspec.ValidationError) -> str:
+def plain_error(error: msgspec.ValidationError) -> str:
+    """Return what msgspec says, with the key in front."""
     text, _, where = str(error).partition(" - at `$")
     key = where.rstrip("`").lstrip(".")
     return f"`{key}`: {text[0].lower()}{text[1:]}" if key else f"{text[0].lower()}{text[1:]}"

@@ -15,10 +15,14 @@ MAX_STEP_S: Final = 10.0
 
 
 class ControlMiner:
-    """Draws frames of one camera. The same seed and times draw the same frames."""
+    """Draws frames of one camera. The same seed and times draw the same frames.
+
+    Attributes:
+        per_hour: how many an hour, on average; may be replaced at any time.
+    """
 
     def __init__(self, *, per_hour: float, seed: int) -> None:
-        self._per_s = per_hour / 3600.0
+        self.per_hour = per_hour
         self._random = random.Random(seed)  # noqa: S311 (a sample, not a secret)
         self._last_s: float | None = None
 
@@ -27,7 +31,7 @@ class ControlMiner:
         now_s = observation.frame.time_s
         elapsed_s = 0.0 if self._last_s is None else min(MAX_STEP_S, max(0.0, now_s - self._last_s))
         self._last_s = now_s
-        if self._random.random() >= 1.0 - math.exp(-self._per_s * elapsed_s):
+        if self._random.random() >= 1.0 - math.exp(-self.per_hour / 3600.0 * elapsed_s):
             return []
         height, width = observation.frame.image.shape[:2]
         region = (0.0, 0.0, float(width), float(height))

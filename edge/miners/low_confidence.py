@@ -9,15 +9,19 @@ from edge.contract.samples import Reason
 from edge.observation import Mined, Observation
 from edge.tracks import Link
 
-BAND: Final = 0.15
 MIN_STRONG: Final = 2
 REPEAT_S: Final = 60.0
 
 
 class LowConfidenceMiner:
-    """Remembers which tracks of one camera were reported."""
+    """Remembers which tracks of one camera were reported.
 
-    def __init__(self) -> None:
+    Attributes:
+        band: a detection this close above the threshold is unsure; may be replaced at any time.
+    """
+
+    def __init__(self, *, band: float) -> None:
+        self.band = band
         self._reported_s: dict[int, float] = {}
 
     def mine(self, observation: Observation) -> list[Mined]:
@@ -26,7 +30,7 @@ class LowConfidenceMiner:
         for track in observation.tracks:
             if track.link is not Link.STRONG or track.strong < MIN_STRONG:
                 continue
-            margin = (track.score - observation.score_threshold) / BAND
+            margin = (track.score - observation.score_threshold) / max(1e-6, self.band)
             if margin >= 1.0:
                 continue
             now_s = observation.frame.time_s

@@ -15,9 +15,9 @@ from typing import Final
 import msgspec
 
 from edge.contract.errors import UnusableError
+from edge.contract.jpeg import jpeg_size
 from hub.annotation import AnnotatedImage, Annotation, AnnotationSet, Xyxy, doubled, named
 from hub.formats import Files, Source, number, open_files, text_of
-from hub.images import jpeg_size
 
 IMAGES: Final = "images"
 SIDECAR: Final = "weakspot.json"

@@ -19,9 +19,10 @@ import pytest
 from edge.check import broken_samples
 from edge.config import EdgeConfig, read_config
 from edge.contract.errors import UnusableError
-from edge.daemon import Daemon, open_configured, open_spool
+from edge.daemon import Daemon
 from edge.daemon import run as run_daemon
 from edge.health import read_status
+from edge.opening import open_configured, open_spool
 from edge.spool import Spool
 from tests.brokers import Broker, broker, wait_until  # noqa: F401
 from tests.edge.clips import write_clip

@@ -12,9 +12,10 @@ import pytest
 from edge.config import read_config
 from edge.contract.samples import Reason
 from edge.contract.status import Heartbeat, decode
-from edge.daemon import Daemon, open_configured, open_spool
+from edge.daemon import Daemon
 from edge.frame import Frame
 from edge.health import read_status
+from edge.opening import open_configured, open_spool
 from edge.pipeline import Pipeline
 from edge.spool import SpoolError
 

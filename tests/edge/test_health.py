@@ -6,10 +6,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edge.contract.errors import UnreachableError, UnusableError
 from edge.contract.status import Heartbeat, SpoolHealth
-from edge.health import CameraMeter, Status, hold_folder, is_held, notify, read_status, write_status
+from edge.health import HOUR_MS, CameraMeter, DayCount, Status, hold_folder, is_held, notify, read_status, write_status
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,6 +35,46 @@ def test_a_meter_is_right_from_the_first_seconds() -> None:
         meter.note(now_s=100 + i / 5, detect_ms=1.0)
     health = meter.health(name="front", state="running", restarts=0, frame_age_s=0.0, now_s=102.0)
     assert health.fps == pytest.approx(5.5)
+
+
+@pytest.mark.parametrize(
+    ("beats", "count"),
+    [
+        ([(0.0, 0)], 0),
+        ([(0.0, 500)], 0),  # what was there before the first count is not of this day
+        ([(0.0, 0), (0.5, 7), (23.9, 9)], 9),
+        ([(0.0, 0), (0.5, 7), (1.0, 7), (24.1, 9)], 2),  # the first hour is over
+        ([(0.0, 0), (0.5, 7), (20.0, 7)], 7),  # off from 0.5 to 20
+        ([(0.0, 0), (0.5, 7), (200.0, 7), (200.1, 8)], 1),  # off for a week
+        ([(0.0, 100), (0.5, 107), (0.6, 0), (0.7, 3)], 3),  # a new spool counts from nothing
+        ([(50.0, 5), (0.0, 6), (0.1, 8)], 2),  # the clock was set back
+    ],
+)
+def test_the_findings_of_a_day(beats: list[tuple[float, int]], count: int) -> None:
+    day = DayCount({})
+    for at_h, total in beats:
+        last = day.note(now_ms=int(at_h * HOUR_MS), total=total)
+    assert last == count
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from([0, 0, 0, 0, 30, 400, 9000])), max_size=400))
+def test_a_day_is_23_to_24_hours_over_restarts(steps: list[tuple[int, int]]) -> None:
+    day, minute, total = DayCount({}), 0, 0
+    found: list[tuple[int, int]] = []
+    day.note(now_ms=0, total=0)
+    for n, off_min in steps:
+        minute += 10
+        total += n
+        found.append((minute, n))
+        count = day.note(now_ms=minute * 60_000, total=total)
+        assert (
+            sum(n for at, n in found if at > minute - 1370) <= count <= sum(n for at, n in found if at > minute - 1440)
+        )
+        assert len(day.marks) <= 24
+        if off_min:
+            minute += off_min
+            day = DayCount(day.marks)
+            day.note(now_ms=minute * 60_000, total=total)
 
 
 def test_the_status_file_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from edge.config import MiningConfig
 from edge.contract.errors import UnusableError
 from edge.contract.samples import MAX_HEADER_BYTES, Finding, Reason, decode_event, encode_event
 from edge.detector.detector import Detector, open_detector
-from edge.pipeline import Pipeline, seal
+from edge.finding import seal
+from edge.pipeline import Pipeline
 from edge.replay import count_frames, read_frames, replay
 
 CLIP = Path(__file__).parents[2] / "deploy" / "demo" / "street.mp4"

@@ -10,7 +10,8 @@ from edge.config import MqttConfig
 from edge.contract.status import Ack, Want, encode
 from edge.contract.topics import Kind, topic
 from edge.link import Message
-from edge.publisher import GONE, Identity, Publisher, _Sent
+from edge.publisher import GONE, Identity, Publisher
+from edge.session import Sent
 from edge.spool import SampleState, Spool, SpoolError
 
 IDENTITY = Identity(site="yard", device="gate", boot_id="boot-1", model="starter-1", version="0.1")
@@ -52,8 +53,8 @@ def raising(error: Exception) -> Callable[..., None]:
 
 
 def test_an_ack_that_does_not_come_shrinks_the_window(unstarted) -> None:
-    unstarted._session.sent["a"] = _Sent("a", SampleState.NEW, deadline_s=99.0)
-    unstarted._session.sent["b"] = _Sent("b", SampleState.NEW, deadline_s=101.0)
+    unstarted._session.sent["a"] = Sent("a", SampleState.NEW, deadline_s=99.0)
+    unstarted._session.sent["b"] = Sent("b", SampleState.NEW, deadline_s=101.0)
     unstarted._session.window = 20
     unstarted._expire()
     assert list(unstarted._session.sent) == ["b"]

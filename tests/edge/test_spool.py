@@ -9,7 +9,8 @@ import pytest
 
 from edge.contract.errors import UnusableError
 from edge.contract.samples import MAX_JPEG_BYTES, Reason, decode_event
-from edge.spool import RETRY_MAX_S, SampleState, Spool
+from edge.leases import RETRY_MAX_S
+from edge.spool import SampleState, Spool
 from tests.edge.samples import make_sample
 
 NEW, HELD, WANTED = SampleState.NEW, SampleState.HELD, SampleState.WANTED
@@ -73,7 +74,7 @@ def test_a_sample_on_its_way_is_not_leased_again_until_its_retry(spool: Spool) -
         assert ids(spool, NEW, now_s=1e9) == []
         spool.retry(finding.event_id, now_s=now_s)
         assert ids(spool, NEW, now_s=now_s) == []
-        waited = next(s for s in range(1, 1000) if spool._turns[finding.event_id].due_s <= now_s + s)
+        waited = next(s for s in range(1, 1000) if spool._leases.is_due(finding.event_id, now_s=now_s + s))
         waits.append(waited)
         now_s += waited
     assert waits[0] <= 8

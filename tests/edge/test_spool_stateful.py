@@ -33,6 +33,9 @@ class SpoolMachine(RuleBasedStateMachine):
         self.findings: dict[str, int] = {}
         self.counted = 0
         self.durably_counted = 0
+        self.age_ms: dict[str, int | None] = {}
+        self.passed_s: float | None = None
+        self.wall_ms = 1_700_000_000_000
         self.spool = self.open()
 
     def open(self) -> Spool:
@@ -55,6 +58,7 @@ class SpoolMachine(RuleBasedStateMachine):
             assert held <= self.leased, "a new one was evicted although an unwanted frame was there"
         if stored:
             self.put_ids.add(finding.event_id)
+            self.age_ms[finding.event_id] = None
             self.findings[reason] = self.findings.get(reason, 0) + 1
         else:
             assert not gone, "evicted for nothing"
@@ -137,11 +141,30 @@ class SpoolMachine(RuleBasedStateMachine):
         self.spool.flush()
         self.durably_counted = self.counted
 
+    @rule(wait_s=st.integers(0, 100), keep_s=st.integers(0, 300), wall_ms=st.integers(0, 10**14))
+    def expire(self, wait_s: int, keep_s: int, wall_ms: int) -> None:
+        """Whatever the wall clock says, what is too old leaves and nothing else does."""
+        self.now_s += wait_s
+        passed_ms = 0
+        if self.passed_s is not None:
+            passed_ms = round((self.now_s - self.passed_s) * 1e3)
+            self.wall_ms = wall_ms
+        self.passed_s = self.now_s
+        before = self.present()
+        self.age_ms = {i: 0 if (age_ms := self.age_ms[i]) is None else age_ms + passed_ms for i in before}
+        n = self.spool.expire(keep_s=keep_s, now_s=self.now_s, now_ms=self.wall_ms)
+        gone = before.keys() - self.present().keys()
+        assert gone == {i for i in before if self.age_ms[i] >= keep_s * 1000}, "law 7"
+        assert n == len(gone)
+        self.leave(sorted(gone), before)
+        self.counted += n
+        self.durably_counted = self.counted
+
     @rule()
     def restart(self) -> None:
         self.spool.close()
         self.durably_counted = self.counted
-        self.leased.clear()
+        self.forget()
         self.spool = self.open()
 
     @rule()
@@ -154,9 +177,15 @@ class SpoolMachine(RuleBasedStateMachine):
             if (old / name).exists():
                 shutil.copy(old / name, self.folder / str(self.generation) / name)
         self.spool._db.close()
-        self.leased.clear()
+        self.forget()
         self.counted = self.durably_counted
         self.spool = self.open()
+
+    def forget(self) -> None:
+        """What was kept in memory is gone. What was put after the last call of `expire` is as old as that call."""
+        self.leased.clear()
+        self.passed_s = None
+        self.age_ms = {i: age_ms or 0 for i, age_ms in self.age_ms.items()}
 
     @invariant()
     def laws_hold(self) -> None:
@@ -164,7 +193,7 @@ class SpoolMachine(RuleBasedStateMachine):
         findings, dropped = self.spool.counters()
         evicted = sum(n for reason, n in dropped.items() if reason.startswith("evicted_"))
         assert findings == self.findings
-        assert dropped.get("writer_busy", 0) + dropped.get("refused", 0) == self.counted
+        assert sum(dropped.get(reason, 0) for reason in ("writer_busy", "refused", "expired")) == self.counted
         assert len(self.put_ids - self.left_by_hub - present.keys()) == evicted, "law 4"
         assert present.keys() <= self.put_ids - self.left_by_hub, "law 3"
         assert self.wanted <= present.keys(), "law 6"

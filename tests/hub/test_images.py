@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.contract.errors import UntrustedError, UnusableError, WeakspotError
-from hub.images import MAX_PIXELS, MAX_SCANS, jpeg_size, require_jpeg
+from edge.contract.jpeg import MAX_PIXELS, MAX_SCANS, jpeg_size
+from hub.images import require_jpeg
 from tests.hub.made import HEIGHT, WIDTH, jpeg
 
 

@@ -1,0 +1,56 @@
+"""One camera of the running daemon: its capture, its pipeline, its meter, and whether its picture stands still."""
+
+import logging
+from dataclasses import dataclass, field
+
+import msgspec
+
+from edge.camera import Camera, CameraState
+from edge.contract.status import CameraHealth
+from edge.frame import Frame
+from edge.frozen import FrozenPicture
+from edge.health import CameraMeter
+from edge.pipeline import Pipeline
+from edge.privacy import Redaction
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Eye:
+    """One camera with its pipeline. Detection's thread owns it; any thread may ask for its health.
+
+    Attributes:
+        frozen: whether its picture stands still. Nothing is mined from it then: it shows nothing that happens.
+        redaction: what of its pictures must not leave the device.
+        finished: whether its last frame was looked at.
+    """
+
+    camera: Camera
+    pipeline: Pipeline
+    redaction: Redaction
+    meter: CameraMeter = field(default_factory=CameraMeter)
+    picture: FrozenPicture = field(default_factory=FrozenPicture)
+    frozen: bool = False
+    finished: bool = False
+
+    def watch(self, frame: Frame) -> None:
+        """Look whether the picture stands still; log when that begins and when it ends."""
+        was, self.frozen = self.frozen, self.picture.update(frame.image, time_s=frame.time_s)
+        if self.frozen and not was:
+            _log.warning("camera %s is frozen: it goes on sending the same picture", self.camera.name)
+        elif was and not self.frozen:
+            _log.warning("camera %s is no longer frozen: its picture changes again", self.camera.name)
+
+    def health(self, *, now_s: float) -> CameraHealth:
+        """Return the camera's line of the heartbeat."""
+        state = self.camera.state
+        health = self.meter.health(
+            name=self.camera.name,
+            state=CameraState.FROZEN if self.frozen and state is CameraState.RUNNING else state,
+            restarts=self.camera.restarts,
+            frame_age_s=self.camera.frame_age_s(),
+            now_s=now_s,
+        )
+        looks = self.pipeline.looks
+        return msgspec.structs.replace(health, looks=looks.taken, recall=looks.recall)

@@ -1,0 +1,205 @@
+"""A miss episode: the frames in a row in which an object has no detection at or above the score threshold.
+
+Owns what an episode remembers, and what each witness makes of it, 0..1. It holds few frames: the best weak sight, the
+best enlarged one, and blind ones at 1, 2, 4, 8 ... frames; none once it was reported.
+
+- `gap`: a track that the detector had confirmed has a hole, and the detector reports it again behind the hole. Where
+  nothing at all was linked inside the hole, the place is interpolated between the two ends.
+- `candidate`: a box below the threshold that stays with one object over frames, on a confirmed track or on none.
+- `motion`: something that moves there and has the size that objects have there.
+- `zoom`: the second look sees an object that the full frame did not show.
+
+Gap and candidate are weighed by how surely there is an object at all (`belief`).
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from edge.contract.samples import Witness, WitnessKind, Xyxy
+from edge.detector.detections import Detections, box_iou
+from edge.observation import Observation, is_inside
+from edge.tracks import Track
+
+MIN_FRAMES: Final = 3
+MIN_S: Final = 0.15
+TAKEN_IOU: Final = 0.35
+SAME_IOU: Final = 0.3
+ZOOM_SCORE: Final = 0.25
+GAP_FADES_S: Final = 2.0
+STEADY_S: Final = 0.6
+
+
+@dataclass(slots=True, eq=False)
+class Sight:
+    """A place in a held frame at which the object is thought to be. `index`: of the frame in the episode, from 1."""
+
+    at: Observation
+    xyxy: Xyxy
+    score: float
+    index: int
+
+
+@dataclass(slots=True, eq=False)
+class Episode:
+    """A miss as far as it goes.
+
+    Attributes:
+        track: the track without a detection; None where only something that moves is known.
+        class_id: of the track, or as the second look sees it.
+        before: where the detector last reported it.
+        confirmed: whether the detector had confirmed the object before.
+        length: frames so far.
+        weak: frames with a weaker box.
+        blob_sum: sum of the scores of what moves there.
+        best: the best weak sight.
+        blind: sights without any box.
+        seen: the best sight of the second look, its box as seen there.
+        place: where it is in the newest frame, if that is a place to look at.
+        refuted: second looks that saw nothing, or only what is detected.
+        look_at: the length from which another look is worth its cost.
+        looked_s: when the second look was last taken.
+        judge_at_s: when it is judged although it is not over.
+    """
+
+    track: Track | None
+    class_id: int | None
+    before: Xyxy
+    confirmed: bool
+    begun_s: float
+    score_threshold: float
+    judge_at_s: float = math.inf
+    length: int = 0
+    last_s: float = 0.0
+    weak: int = 0
+    weak_sum: float = 0.0
+    blob_sum: float = 0.0
+    best: Sight | None = None
+    blind: list[Sight] = field(default_factory=list)
+    seen: Sight | None = None
+    place: Sight | None = None
+    refuted: int = 0
+    look_at: int = MIN_FRAMES
+    looked_s: float = -math.inf
+    reported: bool = False
+    _looked: set[int] = field(default_factory=set)
+
+    @property
+    def is_long_enough(self) -> bool:
+        """Whether it lasts long enough to be a miss and not a flicker."""
+        return self.length >= MIN_FRAMES and self.last_s - self.begun_s >= MIN_S - 1e-6
+
+    @property
+    def is_refuted(self) -> bool:
+        """Whether the second look was taken and never saw it."""
+        return self.refuted > 0 and self.seen is None
+
+    def extend(self, at: Observation, *, xyxy: Xyxy, score: float, blob: float) -> None:
+        """Add a frame: the place, the score of a weaker box (0: none), the score of what moves there (0: nothing)."""
+        self.length += 1
+        self.last_s = at.frame.time_s
+        self.blob_sum += blob
+        if score > 0:
+            self.weak += 1
+            self.weak_sum += score
+        self.place = None
+        if is_taken(xyxy, self.class_id, at) or not is_inside(xyxy, at):
+            return
+        self.place = Sight(at, xyxy, score, self.length)
+        if self.reported:
+            return
+        if score > 0:
+            if self.best is None or score > self.best.score:
+                self.best = self.place
+        elif self.length & (self.length - 1) == 0:
+            self.blind.append(self.place)
+
+    def see(self, sight: Sight) -> None:
+        """Take in a sight of the second look."""
+        self.looked_s = sight.at.frame.time_s
+        self._looked.add(sight.index)
+        if (
+            not self.reported
+            and (self.seen is None or sight.score > self.seen.score)
+            and is_inside(sight.xyxy, sight.at)
+        ):
+            self.seen = sight
+
+    def looked_at(self, sight: Sight) -> bool:
+        """Whether the second look was taken in that frame."""
+        return sight.index in self._looked
+
+    def note(self, sight: Sight, found: Detections) -> Sight | None:
+        """Take in what the second look saw around a sight; return what it saw of the object, if anything."""
+        box = _best_of(found, sight.xyxy, self.class_id)
+        self.look_at = max(self.look_at + 1, 2 * self.length)
+        if box is None or is_taken(box[0], box[2], sight.at):
+            self.refuted += 1
+            self.looked_s = sight.at.frame.time_s
+            self._looked.add(sight.index)
+            return None
+        xyxy, score, class_id = box
+        self.class_id = class_id
+        seen = Sight(sight.at, xyxy, score, sight.index)
+        self.see(seen)
+        return seen
+
+    def release(self) -> None:
+        """Let go of the frames, once it was reported."""
+        self.reported, self.best, self.seen, self.blind = True, None, None, []
+
+    def witnesses(self, *, seen_again: bool, belief: float) -> tuple[Witness, ...]:
+        """Return who claims a miss, strongest first."""
+        scores = {
+            WitnessKind.ZOOM: 0.0 if self.seen is None else self.seen.score,
+            WitnessKind.GAP: belief * self._gap() if seen_again and self.confirmed else 0.0,
+            WitnessKind.CANDIDATE: belief * self._candidate() if self.weak else 0.0,
+            WitnessKind.MOTION: self.blob_sum / self.length,
+        }
+        found = [Witness(kind, round(min(1.0, score), 4)) for kind, score in scores.items() if score >= 0.005]
+        return tuple(sorted(found, key=lambda witness: -witness.score))
+
+    def _gap(self) -> float:
+        """A shorter hole is surer: in a long one the object may have been hidden."""
+        return math.exp(-(self.last_s - self.begun_s) / GAP_FADES_S)
+
+    def _candidate(self) -> float:
+        steady = min(1.0, self.weak / self.length * max(self.last_s - self.begun_s, 0.1 * self.weak) / STEADY_S)
+        return self.weak / self.length * min(1.0, 0.2 + 3.0 * self.weak_sum / self.weak * steady)
+
+
+def is_taken(xyxy: Xyxy, class_id: int | None, at: Observation) -> bool:
+    """Return whether the detector reports something of this class (None: of any) there, so that it is no miss."""
+    detections = at.detections
+    strong = detections.score >= at.score_threshold
+    if class_id is not None:
+        strong &= detections.class_id == class_id
+    if not strong.any():
+        return False
+    return float(box_iou(detections.xyxy[strong], np.array([xyxy], np.float32)).max()) >= TAKEN_IOU
+
+
+def middle(episode: Episode, after: Xyxy) -> Sight | None:
+    """Return the blind sight nearest to the middle of a closed hole, its place interpolated between the two ends."""
+    if not episode.blind:
+        return None
+    sight = min(episode.blind, key=lambda held: abs(held.index - (episode.length + 1) / 2))
+    share = sight.index / (episode.length + 1)
+    x1, y1, x2, y2 = (a + share * (b - a) for a, b in zip(episode.before, after, strict=True))
+    between = Sight(sight.at, (x1, y1, x2, y2), 0.0, sight.index)
+    return between if is_inside(between.xyxy, between.at) else None
+
+
+def _best_of(found: Detections, xyxy: Xyxy, class_id: int | None) -> tuple[Xyxy, float, int] | None:
+    """Return box, score and class of the best that lies at a place."""
+    at_place = (box_iou(found.xyxy, np.array([xyxy], np.float32))[:, 0] >= SAME_IOU) & (found.score >= ZOOM_SCORE)
+    if class_id is not None:
+        at_place &= found.class_id == class_id
+    index = np.flatnonzero(at_place)
+    if not len(index):
+        return None
+    best = int(index[found.score[index].argmax()])
+    x1, y1, x2, y2 = found.xyxy[best].tolist()
+    return (x1, y1, x2, y2), float(found.score[best]), int(found.class_id[best])

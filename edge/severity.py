@@ -1,0 +1,25 @@
+"""From witnesses to one number: the probability that what they claim is a true miss.
+
+A logistic model: severity = logistic(bias + the sum of weight times witness score + `refuted`, where the second look
+saw nothing). The weights were fitted on the annotated first half of `vtest.avi` and on clips made from coco128
+(`python -m tests.benchmarks severity` fits them anew and draws the reliability diagram); the hub can send better ones
+for a camera.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+from edge.contract.policy import Weights
+from edge.contract.samples import Witness
+
+BUILT_IN: Final = Weights(bias=-2.5, gap=2.5, candidate=4.0, motion=1.5, zoom=10.0, refuted=-2.0)
+
+
+def severity(witnesses: Sequence[Witness], *, refuted: bool, weights: Weights) -> float:
+    """Return the probability, 0..1 to four digits, that a miss with these witnesses is a true one."""
+    logit = weights.bias + (weights.refuted if refuted else 0.0)
+    for witness in witnesses:
+        weight: float = getattr(weights, witness.kind.value)
+        logit += weight * witness.score
+    return round(1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, logit)))), 4)
