@@ -28,7 +28,7 @@ from edge.detector.detections import Floats
 from edge.frame import Image
 from edge.sizes import Sizes
 
-SMALL_SIDE_PX: Final = 192
+SMALL_SIDE_PX: Final = 160
 MAX_TRAILS: Final = 48
 MIN_SEEN_S: Final = 0.4
 MIN_SEEN_FRAMES: Final = 3
@@ -43,7 +43,7 @@ _FEW_PLACES: Final = 12  # rain and snow make more
 _FILLED: Final = (0.3, 0.6)  # of a place: hardly, and surely an object
 _CLOSED_PX: Final = (1, 5)
 _BLUR_PX: Final = 0.5  # by which the small picture's blur widens a place
-MAX_ABREAST: Final = 3
+MAX_ABREAST: Final = 2
 _WHOLE: Final = 0.8  # so plausible a place is not split
 _CUT_SLACK: Final = 0.3  # of a part's width
 _PATH_S: Final = 3.0

@@ -2,6 +2,9 @@
 
 `Pipeline.step` is the hot path and keeps no image longer than a miner needs it. What becomes of a mined frame stands in
 edge.finding.
+
+A picture that shows nothing (edge.blank) is passed over: nobody is missed in it. With another size of the picture all
+that is held in its pixels is forgotten; episodes keep the frames that they have.
 """
 
 import time
@@ -11,12 +14,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.blank import is_blank
 from edge.config import MiningConfig
 from edge.contract.errors import UnusableError
 from edge.contract.policy import Weights
 from edge.detector.detections import Detections, box_iou
 from edge.detector.detector import Detector, Inference
-from edge.frame import Frame
+from edge.frame import Frame, Image
 from edge.looks import SecondLooks
 from edge.miners.control import ControlMiner
 from edge.miners.episodes import is_taken
@@ -97,6 +101,7 @@ class Pipeline:
         self.places = {"missed": missed_places, **self._suspects.places}
         self._control = ControlMiner(per_hour=mining.control_per_hour, seed=seed)
         self._last: Observation | None = None
+        self._size: tuple[int, ...] = ()
 
     def adopt(self, mining: MiningConfig, weights: Weights | None) -> None:
         """Go on with other rules; what was learned and is open stays. `weights`: None for the built-in ones."""
@@ -113,7 +118,10 @@ class Pipeline:
         """Detect, track, watch for motion, mine, and take a second look."""
         inference = self._detector.detect(frame.image, score_threshold=KEEP_SCORE)
         begun = time.perf_counter()
-        ended = self._tracker.update(inference.detections, time_s=frame.time_s)
+        if not (inference.detections.score >= self._score_threshold).any() and is_blank(frame.image):
+            return self._pass_over(frame, inference)
+        ended = self._follow_size(frame.image)
+        ended += self._tracker.update(inference.detections, time_s=frame.time_s)
         tracked = time.perf_counter()
         blobs = self._watch(frame, inference.detections)
         watched = time.perf_counter()
@@ -146,6 +154,20 @@ class Pipeline:
     def finish(self) -> list[Mined]:
         """Return what is still open when the recording ends."""
         return [] if self._last is None else self._wanted(self._missed.finish(self._last))
+
+    def _pass_over(self, frame: Frame, inference: Inference) -> Step:
+        """Take a picture that shows nothing: no more than a moment at which a frame may be drawn."""
+        seen = Observation(frame, inference.detections, inference.features, self._score_threshold, [], [])
+        none = np.zeros(len(inference.detections), np.bool_)
+        return Step(inference, self._control.mine(seen), inference.detections, none, 0.0, 0.0, 0.0, 0.0)
+
+    def _follow_size(self, image: Image) -> list[Track]:
+        """Return the tracks that end because the picture has another size than before."""
+        size, self._size = self._size, image.shape[:2]
+        if self._size == size:
+            return []
+        self._suspects.forget()
+        return self._tracker.end_all()
 
     def _watch(self, frame: Frame, detections: Detections) -> list[Blob]:
         strong = detections.xyxy[detections.score >= self._score_threshold]

@@ -13,7 +13,7 @@ from typing import Final
 from edge.contract.policy import Weights
 from edge.contract.samples import Witness
 
-BUILT_IN: Final = Weights(bias=-2.5, gap=2.5, candidate=4.0, motion=1.5, zoom=10.0, refuted=-2.0)
+BUILT_IN: Final = Weights(bias=-1.24, gap=1.7, candidate=1.2, motion=2.45, zoom=3.25, refuted=-1.5)
 
 
 def severity(witnesses: Sequence[Witness], *, refuted: bool, weights: Weights) -> float:

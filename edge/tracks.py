@@ -131,11 +131,10 @@ class Tracker:
             detections: all boxes of the frame from score 0.05 up, best first.
             time_s: the camera's monotonic time of this frame.
         """
-        ended: list[Track] = []
-        step_s = 0.0 if self._last_s is None else max(0.0, time_s - self._last_s)
+        passed_s = 0.0 if self._last_s is None else time_s - self._last_s
         self._last_s = time_s
-        if step_s > OUTAGE_S:
-            ended, self.tracks = self.tracks, []
+        ended = self.end_all() if abs(passed_s) > OUTAGE_S else []
+        step_s = max(0.0, passed_s)
         boxes = _without_doubles(detections.take(detections.score >= self._known_threshold))
         places, scores, classes = boxes.xyxy.tolist(), boxes.score.tolist(), boxes.class_id.tolist()
         n_strong = int(np.count_nonzero(boxes.score >= self._score_threshold))
@@ -153,6 +152,11 @@ class Tracker:
             link = Link.STRONG if j < n_strong else Link.WEAK
             self.tracks.append(_begin(next(self._ids), classes[j], link, box=(places[j], scores[j]), time_s=time_s))
         return ended + self._drop_lost(time_s)
+
+    def end_all(self) -> list[Track]:
+        """End every track and return them: nothing is known of any object."""
+        ended, self.tracks = self.tracks, []
+        return ended
 
     def vouch(self, class_id: int, xyxy: Xyxy, score: float, *, time_s: float, track_id: int | None) -> Track | None:
         """Take in what the second look saw in the newest frame, of a track or, without one, as a new track.

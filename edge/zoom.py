@@ -14,6 +14,7 @@ Laws:
 3. Over any n frames at most `share * n + MAX_SAVED` looks are taken.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -92,7 +93,7 @@ class Budget:
     def earn(self) -> bool:
         """Count one frame; return whether a look may be taken now."""
         self.saved = min(MAX_SAVED, self.saved + self.share)
-        return self.saved >= 1.0
+        return self.share > 0.0 and self.saved >= 1.0
 
     def spend(self) -> None:
         """Count one look."""
@@ -164,7 +165,7 @@ def _crop(xyxy: Xyxy, frame_size: Size, *, input_size: Size, cell: Size) -> Corn
     if enlargement < MIN_ENLARGEMENT:
         return None
     scale = enlargement * full_scale
-    width, height = round(cell_width / scale), round(cell_height / scale)
+    width, height = math.floor(cell_width / scale), math.floor(cell_height / scale)
     if not (1 <= width <= frame_width and 1 <= height <= frame_height):
         return None
     left = round(min(max(0.0, (x1 + x2 - width) / 2), frame_width - width))

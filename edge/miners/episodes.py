@@ -1,7 +1,7 @@
 """A miss episode: the frames in a row in which an object has no detection at or above the score threshold.
 
 Owns what an episode remembers, and what each witness makes of it, 0..1. It holds few frames: the best weak sight, the
-best enlarged one, and blind ones at 1, 2, 4, 8 ... frames; none once it was reported.
+best enlarged one, and the last two of the blind ones at 1, 2, 4, 8 ... frames; none once it was reported.
 
 - `gap`: a track that the detector had confirmed has a hole, and the detector reports it again behind the hole. Where
   nothing at all was linked inside the hole, the place is interpolated between the two ends.
@@ -26,10 +26,10 @@ from edge.tracks import Track
 MIN_FRAMES: Final = 3
 MIN_S: Final = 0.15
 TAKEN_IOU: Final = 0.35
+RENAMED_IOU: Final = 0.6
 SAME_IOU: Final = 0.3
 ZOOM_SCORE: Final = 0.25
 GAP_FADES_S: Final = 2.0
-STEADY_S: Final = 0.6
 
 
 @dataclass(slots=True, eq=False)
@@ -55,7 +55,7 @@ class Episode:
         weak: frames with a weaker box.
         blob_sum: sum of the scores of what moves there.
         best: the best weak sight.
-        blind: sights without any box.
+        blind: the last sights without any box.
         seen: the best sight of the second look, its box as seen there.
         place: where it is in the newest frame, if that is a place to look at.
         refuted: second looks that saw nothing, or only what is detected.
@@ -114,7 +114,7 @@ class Episode:
             if self.best is None or score > self.best.score:
                 self.best = self.place
         elif self.length & (self.length - 1) == 0:
-            self.blind.append(self.place)
+            self.blind = [*self.blind[-1:], self.place]  # the middle is never nearer to an older one
 
     def see(self, sight: Sight) -> None:
         """Take in a sight of the second look."""
@@ -166,19 +166,19 @@ class Episode:
         return math.exp(-(self.last_s - self.begun_s) / GAP_FADES_S)
 
     def _candidate(self) -> float:
-        steady = min(1.0, self.weak / self.length * max(self.last_s - self.begun_s, 0.1 * self.weak) / STEADY_S)
-        return self.weak / self.length * min(1.0, 0.2 + 3.0 * self.weak_sum / self.weak * steady)
+        """How near the weaker boxes come to the threshold: an object that is nearly detected is mostly one."""
+        return self.weak_sum / self.weak / self.score_threshold if self.score_threshold > 0 else 1.0
 
 
 def is_taken(xyxy: Xyxy, class_id: int | None, at: Observation) -> bool:
-    """Return whether the detector reports something of this class (None: of any) there, so that it is no miss."""
-    detections = at.detections
-    strong = detections.score >= at.score_threshold
-    if class_id is not None:
-        strong &= detections.class_id == class_id
-    if not strong.any():
-        return False
-    return float(box_iou(detections.xyxy[strong], np.array([xyxy], np.float32)).max()) >= TAKEN_IOU
+    """Return whether the detector reports the object, so that it is no miss.
+
+    It does by something of its class there (None: of any class), or by another class at the very place.
+    """
+    strong = at.detections.take(at.detections.score >= at.score_threshold)
+    iou = box_iou(strong.xyxy, np.array([xyxy], np.float32))[:, 0]
+    same = strong.class_id == class_id if class_id is not None else np.ones(len(strong), np.bool_)
+    return bool((iou >= np.where(same, TAKEN_IOU, RENAMED_IOU)).any())
 
 
 def middle(episode: Episode, after: Xyxy) -> Sight | None:

@@ -8,6 +8,7 @@ object left or is hidden. A thing that does not move is reported once, then quie
 """
 
 import math
+from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,6 +38,9 @@ NEARLY: Final = 0.8  # of the best weak score: the newest frame will do, and ser
 BLOB_IOU: Final = 0.2
 BLOB_LOOK_S: Final = 0.3
 MAX_MOVING: Final = 32
+MAX_TOLD: Final = 32
+TOLD_S: Final = 0.5
+TOLD_IOU: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,6 +84,7 @@ class MissedMiner:
         self._last_box: dict[int, tuple[float, float, float, float]] = {}
         self._sure_of_class: dict[int, set[int]] = {}
         self._waiting: list[_Waiting] = []
+        self._told: deque[tuple[float, Xyxy]] = deque(maxlen=MAX_TOLD)
 
     def mine(self, observation: Observation) -> list[Mined]:
         """Return the episodes that were decided with this frame."""
@@ -136,6 +141,8 @@ class MissedMiner:
     def finish(self, last: Observation) -> list[Mined]:
         """Return what is still undecided when the recording ends. `last` is its last frame."""
         mined = [found for track in last.tracks for found in self._close(track, last, seen_again=False)]
+        moving, self._moving = list(self._moving.values()), {}
+        mined += self._end_moving(moving, last)
         waiting, self._waiting = self._waiting, []
         return mined + [
             found for one in waiting for found in self._judge(one.episode, one.sight, seen_again=one.seen_again)
@@ -176,6 +183,9 @@ class MissedMiner:
                 )
             episode.extend(now, xyxy=blob.xyxy, score=0.0, blob=blob.score)
         over = [self._moving.pop(number) for number in list(self._moving) if number not in here]
+        return self._end_moving(over, now)
+
+    def _end_moving(self, over: list[Episode], now: Observation) -> list[Mined]:
         return [
             mined
             for episode in over
@@ -217,9 +227,10 @@ class MissedMiner:
             or now.frame.time_s - one.since_s > WAIT_S
         ]
         self._waiting = [one for one in self._waiting if one not in due]
-        return [
-            found for one in due for found in self._judge(one.episode, one.episode.seen or one.sight, one.seen_again)
-        ]
+        mined: list[Mined] = []
+        for one in due:
+            mined += self._judge(one.episode, one.episode.seen or one.sight, seen_again=one.seen_again)
+        return mined
 
     def _judge(self, episode: Episode, sight: Sight, *, seen_again: bool) -> list[Mined]:
         """Return the finding of an episode, at most once."""
@@ -227,9 +238,13 @@ class MissedMiner:
             return []
         witnesses = self._witnesses(episode, seen_again=seen_again)
         probability = severity(witnesses, refuted=episode.is_refuted, weights=self.weights)
-        if not witnesses or probability < self.min_severity or self._is_quiet(episode, sight):
+        if not witnesses or probability < self.min_severity:
+            return []
+        if self._was_told(sight) or self._is_quiet(episode, sight):
+            episode.release()
             return []
         episode.release()
+        self._told.append((sight.at.frame.time_s, sight.xyxy))
         return [
             Mined(
                 at=sight.at,
@@ -253,10 +268,9 @@ class MissedMiner:
             return None
         if not episode.is_long_enough or (episode.track is None and episode.last_s - episode.begun_s < BLOB_LOOK_S):
             return None
-        sight = (
-            place if place is not None and (episode.best is None or place.score >= 0.8 * episode.best.score) else None
-        )
-        sight = sight or episode.best
+        sight = episode.best
+        if place is not None and (sight is None or place.score >= NEARLY * sight.score):
+            sight = place
         return None if sight is None else Ask(sight, episode, self._severity(episode, seen_again=False))
 
     def _severity(self, episode: Episode, *, seen_again: bool) -> float:
@@ -285,6 +299,12 @@ class MissedMiner:
         seen = 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, margin))))
         of_class = len(self._sure_of_class.get(track.class_id, ())) / SURE_TRACKS
         return max(seen, UNSEEN_BELIEF * of_class * min(1.0, track.displacement / MOVED))
+
+    def _was_told(self, sight: Sight) -> bool:
+        """Return whether the same place was reported a moment before or after, as whatever class: one object, once."""
+        places = [xyxy for at_s, xyxy in self._told if abs(sight.at.frame.time_s - at_s) <= TOLD_S]
+        iou = box_iou(np.array(places, np.float32).reshape(-1, 4), np.array([sight.xyxy], np.float32))
+        return bool(iou.max(initial=0.0) >= TOLD_IOU)
 
     def _is_quiet(self, episode: Episode, sight: Sight) -> bool:
         """Return whether this place of a still object was reported lately, and remember it if not."""

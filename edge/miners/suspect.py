@@ -9,9 +9,8 @@
 
 The rules measure time in the frame's own seconds, so that they say the same at every frame rate, and nothing where
 the frames are too far apart to tell. A kind's reported places stand in `SuspectMiner.places`. One that is found again
-is renewed there: it is quiet for as long as it goes on, and for `QUIET_S` longer.
-
-Only a ghost may be a thing that the detector reported fewer than three times.
+is renewed there: it is quiet for as long as it goes on, and for `QUIET_S` longer. Only a ghost may be a thing that the
+detector reported fewer than three times.
 """
 
 from collections import Counter, deque
@@ -39,8 +38,12 @@ class SuspectMiner:
 
     def __init__(self) -> None:
         self._seen = _ClassCounts()
-        self._rules = (_Ghosts(), _Duplicates(self._seen), _ClassFlips(self._seen), _Stills())
+        self.forget()
         self.places = {rule.tag: KnownPlaces(quiet_s=QUIET_S, min_iou=SAME_PLACE_IOU) for rule in self._rules}
+
+    def forget(self) -> None:
+        """Forget what is followed, not what was reported: the picture has another size."""
+        self._rules = (_Ghosts(), _Duplicates(self._seen), _ClassFlips(self._seen), _Stills())
 
     def mine(self, observation: Observation) -> list[Mined]:
         """Return the suspects that this frame settles, but for places where their kind was reported before."""
@@ -372,9 +375,7 @@ class _Stills:
 
     def _is_held(self, stay: _Stay, now_s: float) -> bool:
         gap_s = min(self.MAX_GAP_S, max(self.MIN_GAP_S, (stay.last_s - stay.first_s) / 2))
-        if now_s - stay.last_s > gap_s:
-            return False
-        return stay.looks < self.MIN_LOOKS or 2 * stay.seen >= stay.looks
+        return now_s - stay.last_s <= gap_s and (stay.looks < self.MIN_LOOKS or 2 * stay.seen >= stay.looks)
 
 
 def _as_xyxy(box: list[float]) -> Xyxy:

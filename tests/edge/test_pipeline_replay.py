@@ -15,7 +15,8 @@ from edge.contract.samples import MAX_HEADER_BYTES, Finding, Reason, decode_even
 from edge.detector.detector import Detector, open_detector
 from edge.finding import seal
 from edge.pipeline import Pipeline
-from edge.replay import count_frames, read_frames, replay
+from edge.replay import STAGES, count_frames, read_frames, replay
+from edge.zoom import MAX_SAVED
 
 CLIP = Path(__file__).parents[2] / "deploy" / "demo" / "street.mp4"
 
@@ -46,8 +47,16 @@ def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_replay_writes_both_files_and_repeats_itself(short_clip: Path, detector: Detector, tmp_path: Path) -> None:
-    mining = MiningConfig(control_per_hour=600)
+@pytest.mark.parametrize(
+    "mining",
+    [
+        MiningConfig(control_per_hour=600),
+        MiningConfig(control_per_hour=600, merge=True, zoom_budget=0.3),
+    ],
+)
+def test_a_replay_writes_both_files_and_repeats_itself(
+    short_clip: Path, detector: Detector, tmp_path: Path, mining: MiningConfig
+) -> None:
     seen: list[int] = []
     report = replay(
         short_clip, tmp_path / "a", detector=detector, score_threshold=0.4, mining=mining, on_frame=seen.append
@@ -68,9 +77,12 @@ def test_a_replay_writes_both_files_and_repeats_itself(short_clip: Path, detecto
 
 
 def test_every_line_of_findings_keeps_its_promises(short_clip: Path, detector: Detector, tmp_path: Path) -> None:
-    replay(short_clip, tmp_path, detector=detector, score_threshold=0.4, mining=MiningConfig(), draw=True)
+    report = replay(short_clip, tmp_path, detector=detector, score_threshold=0.4, mining=MiningConfig(), draw=True)
     found = lines(tmp_path / "findings.jsonl")
     assert found
+    assert all(len(report.stage_ms[stage]) == report.frames for stage in STAGES)
+    looks = sum(1 for ms in report.stage_ms["looks"] if ms > 1.0)
+    assert 1 <= looks <= 0.1 * report.frames + MAX_SAVED
     for one in found:
         assert set(one) >= {"frame", "time_s", "camera", "reason", "severity", "boxes", "tags"}
         assert 0 <= one["severity"] <= 1
@@ -79,7 +91,8 @@ def test_every_line_of_findings_keeps_its_promises(short_clip: Path, detector: D
         assert 0 <= x1 < x2 <= 768
         assert 0 <= y1 < y2 <= 576
         if one["reason"] == "missed":
-            assert one["boxes"][0]["witness"] in {"gap", "candidate"}
+            assert one["boxes"][0]["witness"] == one["witnesses"][0]["kind"]
+            assert one["witnesses"][0]["kind"] in {"gap", "candidate", "motion", "zoom"}
             assert one["boxes"][0]["xyxy"] == one["region"]
         else:
             assert all(box["witness"] is None for box in one["boxes"])

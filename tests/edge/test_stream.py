@@ -7,6 +7,7 @@ import pytest
 
 from edge.config import DetectionsConfig
 from edge.contract.errors import UnusableError
+from edge.contract.samples import WitnessKind
 from edge.detector.detections import Detections
 from edge.frame import Frame
 from edge.stream import WAITING_LINES, DetectedFrame, DetectionStream
@@ -45,6 +46,33 @@ def test_a_message_names_what_was_found_from_the_threshold_up() -> None:
     assert (message.camera, message.width, message.height) == ("front", 64, 48)
     assert [(box.label, box.score) for box in message.boxes] == [("car", 0.9), ("person", 0.5)]
     assert message.boxes[0].xyxy == (1.0, 2.0, 30.13, 40.0)
+
+
+def test_what_the_second_look_added_says_so_and_the_rest_says_nothing() -> None:
+    sent: list[bytes] = []
+    stream = open_stream(DetectionsConfig(mqtt=True, max_hz=100), sent)
+    for number, merged in enumerate([[False, True, False], [True, False, True], [False, False, False]]):
+        stream.offer(frame(number), FOUND, merged=np.array(merged))
+    stream.offer(frame(3), FOUND)
+    messages = [msgspec.json.decode(one, type=DetectedFrame) for one in sent]
+    assert [[box.witness for box in message.boxes] for message in messages] == [
+        [None, WitnessKind.ZOOM],
+        [WitnessKind.ZOOM, None],
+        [None, None],
+        [None, None],
+    ]
+    assert sent[0].count(b'"witness":"zoom"') == 1
+    assert b"witness" not in sent[2], "a detector's own box is as short as ever"
+
+
+def test_a_mask_follows_its_boxes_past_the_threshold() -> None:
+    """The weak box stands first: the mask is cut with the boxes, not by its place."""
+    sent: list[bytes] = []
+    stream = open_stream(DetectionsConfig(mqtt=True), sent)
+    weak_first = FOUND.take(np.array([2, 0, 1]))
+    stream.offer(frame(), weak_first, merged=np.array([False, False, True]))
+    message = msgspec.json.decode(sent[0], type=DetectedFrame)
+    assert [(box.label, box.witness) for box in message.boxes] == [("car", None), ("person", WitnessKind.ZOOM)]
 
 
 @pytest.mark.parametrize(("max_hz", "expected"), [(1.0, 10), (2.0, 20), (10.0, 100), (50.0, 100)])

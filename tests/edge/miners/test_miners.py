@@ -1,193 +1,91 @@
-"""The miners on made sequences: what they must report, and what they must not."""
+"""The small miners, `low_confidence` and `control`: what they must report, and what they must not."""
 
 import numpy as np
 import pytest
 
-from edge.contract.samples import Reason, WitnessKind
+from edge.contract.samples import Reason
 from edge.detector.detections import Detections
 from edge.frame import Frame
 from edge.miners.control import ControlMiner
-from edge.miners.low_confidence import LowConfidenceMiner
-from edge.miners.missed import QUIET_S, MissedMiner
-from edge.miners.suspect import SuspectMiner
+from edge.miners.low_confidence import REPEAT_S, LowConfidenceMiner
 from edge.observation import Mined, Observation
 from edge.tracks import Tracker
 
 THRESHOLD = 0.4
+BAND = 0.15
 IMAGE = np.zeros((240, 320, 3), np.uint8)
 
 
 class Scene:
-    """One camera, its tracker, and one miner."""
+    """One camera, its tracker, and its miner of low confidence."""
 
-    def __init__(self, miner: MissedMiner | LowConfidenceMiner | SuspectMiner) -> None:
+    def __init__(self, *, band: float = BAND) -> None:
         self.tracker = Tracker(score_threshold=THRESHOLD)
-        self.miner = miner
+        self.miner = LowConfidenceMiner(band=band)
         self.number = 0
-        self.time_s = 0.0
         self.mined: list[Mined] = []
 
-    def show(self, *rows: tuple[float, float, float], class_id: int = 0, later_s: float = 0.1) -> "Scene":
-        """One frame, so much later than the last; each row is x, y and score of a box of 20x40 px."""
-        ordered = sorted(rows, key=lambda row: -row[2])
-        detections = Detections(
-            np.array([(x, y, x + 20, y + 40) for x, y, _ in ordered], np.float32).reshape(-1, 4),
-            np.array([score for _, _, score in ordered], np.float32),
-            np.full(len(ordered), class_id, np.int32),
-        )
-        time_s = self.time_s = self.time_s + later_s
-        ended = self.tracker.update(detections, time_s=time_s)
-        frame = Frame(IMAGE, "camera", self.number, 0, time_s)
-        features = np.zeros(0, np.float32)
-        self.last = Observation(frame, detections, features, THRESHOLD, self.tracker.tracks, ended)
-        self.mined += self.miner.mine(self.last)
-        self.number += 1
+    def walk(self, scores: list[float | None]) -> "Scene":
+        """One object of 20x40 px walks to the right, a frame a score; None: no box at all."""
+        for score in scores:
+            x, n = 20.0 + self.number, int(score is not None)
+            detections = Detections(
+                np.float32([(x, 80, x + 20, 120)] * n).reshape(-1, 4), np.float32([score] * n), np.zeros(n, np.int32)
+            )
+            time_s = self.number / 10
+            ended = self.tracker.update(detections, time_s=time_s)
+            frame = Frame(IMAGE, "camera", self.number, 0, time_s)
+            none = np.zeros(0, np.float32)
+            self.mined += self.miner.mine(Observation(frame, detections, none, THRESHOLD, self.tracker.tracks, ended))
+            self.number += 1
         return self
 
 
-def walk(scene: Scene, scores: list[float | None], *, x: float = 20.0, step: float = 3.0) -> Scene:
-    """One object walks to the right; None: no box at all."""
-    for score in scores:
-        scene.show(*([] if score is None else [(x + step * scene.number, 80.0, score)]))
-    return scene
-
-
-def test_a_hole_that_closes_is_a_miss_at_the_place_between() -> None:
-    scene = walk(Scene(MissedMiner()), [0.8] * 10 + [None] * 4 + [0.8] * 3)
-    (mined,) = scene.mined
-    assert mined.reason is Reason.MISSED
-    assert [witness.kind for witness in mined.witnesses] == [WitnessKind.GAP]
-    sequence = mined.at.frame.sequence
-    assert 10 <= sequence < 14
-    assert mined.region[0] == pytest.approx(20 + 3 * sequence, abs=4)
-    assert mined.severity > 0.6
-
-
-def test_weaker_boxes_in_the_hole_are_a_second_witness() -> None:
-    scene = walk(Scene(MissedMiner()), [0.8] * 10 + [0.2, 0.3, 0.35, 0.2] + [0.8] * 3)
-    (mined,) = scene.mined
-    assert {witness.kind for witness in mined.witnesses} == {WitnessKind.GAP, WitnessKind.CANDIDATE}
-    assert mined.at.frame.sequence == 12  # where the weaker box was best
+def test_low_confidence_once_a_track() -> None:
+    (mined,) = Scene().walk([0.8] * 5 + [0.42] * 10).mined
+    assert (mined.reason, mined.at.frame.sequence, mined.track_id) == (Reason.LOW_CONFIDENCE, 5, 1)
+    assert mined.region == pytest.approx((25, 80, 45, 120))
+    assert mined.witnesses == ()
 
 
 @pytest.mark.parametrize(
-    "scores",
+    ("scores", "band", "count"),
     [
-        [0.8] * 20,  # always detected
-        [0.8] * 10 + [None] * 2 + [0.8] * 3,  # a hole of two frames is a flicker
-        [0.8] * 10 + [None] * 40,  # it left: a hole that never closes
-        [None] * 10,  # nothing there
-        [0.45] * 5 + [None] * 4 + [0.45] * 5,  # never clearly over the threshold: the track itself is in doubt
+        ([0.8] * 20, BAND, 0),  # always sure
+        ([0.42], BAND, 0),  # one frame is no object yet
+        ([0.39] * 20, BAND, 0),  # below the threshold: that is a miss
+        ([0.54] * 20, BAND, 1),  # just inside the band
+        ([0.56] * 20, BAND, 0),  # just above it
+        ([0.42] * 20, 0.01, 0),  # the same against a narrow band
+        ([0.6] * 20, 0.3, 1),  # a wide one
+        ([0.401] * 20, 0.0, 0),  # no band: nobody is unsure
     ],
 )
-def test_what_is_no_miss(scores: list[float | None]) -> None:
-    scene = walk(Scene(MissedMiner()), scores)
-    assert scene.mined + scene.miner.finish(scene.last) == []
+def test_low_confidence_is_what_lies_in_the_band(scores: list[float | None], band: float, count: int) -> None:
+    assert len(Scene(band=band).walk(scores).mined) == count
 
 
-def test_a_walker_the_detector_never_saw_counts_once_its_class_is_known_here() -> None:
-    never = [0.3] * 20
-    assert walk(Scene(MissedMiner()), never).mined == []
-    scene = Scene(MissedMiner())
-    for lane in range(3):  # three others are seen surely first
-        for step in range(8):
-            scene.show((30.0 + 4 * step, 10.0 + 60 * lane, 0.8))
-        for _ in range(25):
-            scene.show()
-    start = scene.number
-    for step in range(20):
-        scene.show((20.0 + 4 * step, 80.0, 0.3))
-    for _ in range(4):
-        scene.show()
-    (mined,) = [one for one in scene.mined if one.at.frame.sequence >= start]
-    assert [witness.kind for witness in mined.witnesses] == [WitnessKind.CANDIDATE]
-
-
-def test_a_parked_thing_that_flickers_is_reported_once() -> None:
-    pattern = ([0.8] * 8 + [None] * 4) * 6
-    assert len(walk(Scene(MissedMiner()), pattern + [0.8] * 3, step=0.0).mined) == 1
-
-
-def test_a_walker_is_reported_for_every_episode() -> None:
-    pattern = ([0.8] * 8 + [None] * 4) * 4
-    assert len(walk(Scene(MissedMiner()), pattern + [0.8] * 3).mined) == 4
-
-
-@pytest.mark.parametrize("frames", [29, 33, 64, 130])
-def test_one_finding_an_episode_and_a_long_hole_is_weaker(frames: int) -> None:
-    """Weak boxes all along, so that the track lives: however long it goes on, it is one episode."""
-    scene = walk(Scene(MissedMiner()), [0.8] * 10 + [0.2] * frames + [0.8] * 3, step=0.5)
-    (mined,) = scene.mined
-    gap = [witness.score for witness in mined.witnesses if witness.kind is WitnessKind.GAP]
-    assert max(gap, default=0.0) < 0.3
-
-
-def test_the_middle_of_a_hole_is_interpolated_by_its_share() -> None:
-    scene = walk(Scene(MissedMiner()), [0.8] * 10 + [None] * 7 + [0.8] * 3, step=2.0)
-    (mined,) = scene.mined
-    assert mined.region[0] == pytest.approx(20 + 2 * mined.at.frame.sequence, abs=2)
-
-
-def test_an_outage_is_no_evidence_of_a_miss() -> None:
-    scene = walk(Scene(MissedMiner()), [0.8] * 10)
-    scene.show()
-    scene.show((50.0, 80.0, 0.8), later_s=8 * 3600.0)
-    assert walk(scene, [0.8] * 5).mined == []
-
-
-def test_a_still_thing_is_reported_again_after_its_quiet_time() -> None:
-    pattern = [0.8] * 8 + [None] * 4 + [0.8] * 3
-    scene = walk(Scene(MissedMiner()), pattern, step=0.0)
-    scene.show((20.0, 80.0, 0.8), later_s=QUIET_S + 1)
-    assert len(walk(scene, pattern, step=0.0).mined) == 2
-
-
-def test_the_miners_hold_no_frame_of_a_thing_that_is_only_weak() -> None:
-    scene = walk(Scene(SuspectMiner()), [None] + [0.7] + [0.2] * 60, step=0.0)
-    assert scene.miner._first == {}
+def test_the_band_may_change_at_any_time() -> None:
+    scene = Scene(band=0.05).walk([0.5] * 10)
     assert scene.mined == []
+    scene.miner.band = 0.2
+    assert len(scene.walk([0.5] * 10).mined) == 1
+
+
+def test_the_surer_the_less_severe() -> None:
+    severities = [Scene().walk([score] * 3).mined[0].severity for score in (0.41, 0.45, 0.5, 0.54)]
+    assert severities == sorted(severities, reverse=True)
+    assert 0 < severities[-1] < severities[0] <= 0.5
+
+
+def test_low_confidence_again_after_a_while() -> None:
+    assert len(Scene().walk([0.42] * round(10 * 2.5 * REPEAT_S)).mined) == 3
 
 
 def test_low_confidence_forgets_what_is_gone() -> None:
-    scene = walk(Scene(LowConfidenceMiner()), [0.42] * 5 + [None] * 60)
+    scene = Scene().walk([0.42] * 5 + [None] * 60)
     assert len(scene.mined) == 1
     assert scene.miner._reported_s == {}
-
-
-def test_a_ghost_at_the_border_is_an_object_that_just_looked_in() -> None:
-    scene = walk(Scene(SuspectMiner()), [None] * 3)
-    scene.show((3.0, 80.0, 0.7))
-    assert walk(scene, [None] * 5).mined == []
-
-
-def test_a_place_cut_by_the_border_is_not_claimed() -> None:
-    scene = Scene(MissedMiner())
-    for score in [0.8] * 10 + [0.3] * 4 + [0.8] * 3:
-        scene.show((0.0, 80.0, score))
-    assert scene.mined == []
-
-
-def test_low_confidence_once_a_track() -> None:
-    scene = walk(Scene(LowConfidenceMiner()), [0.8] * 5 + [0.42] * 10)
-    (mined,) = scene.mined
-    assert (mined.reason, mined.at.frame.sequence) == (Reason.LOW_CONFIDENCE, 5)
-    assert walk(Scene(LowConfidenceMiner()), [0.8] * 20).mined == []  # always sure
-
-
-def test_a_one_frame_ghost_is_suspect_at_its_own_frame() -> None:
-    scene = walk(Scene(SuspectMiner()), [None] * 3 + [0.7] + [None] * 5)
-    (mined,) = scene.mined
-    assert (mined.reason, mined.at.frame.sequence) == (Reason.SUSPECT, 3)
-    assert walk(Scene(SuspectMiner()), [None] * 3 + [0.7] * 2 + [None] * 5).mined == []  # two frames are no ghost
-    assert walk(Scene(SuspectMiner()), [0.2, 0.2, 0.7, 0.2] + [None] * 5).mined == []  # weak sights before and after
-
-
-def test_no_ghost_is_claimed_across_a_stall() -> None:
-    for stall_before, stall_after in ((2.0, 0.1), (0.1, 2.0)):
-        scene = walk(Scene(SuspectMiner()), [None] * 3)
-        scene.show((50.0, 80.0, 0.7), later_s=stall_before)
-        scene.show(later_s=stall_after)
-        assert walk(scene, [None] * 5).mined == []
 
 
 def test_control_draws_at_its_rate_whatever_the_frame_rate() -> None:
