@@ -154,7 +154,7 @@ class _Capture:
             self._pictures = _Pictures(width, height)
             packet = msgspec.json.encode(Buffer(width, height))
             socket.send_fds(self._reports, [packet], [self._pictures.fd])
-            os.close(self._pictures.fd)  # the mapping stays; with this open its memory would never be given back
+            os.close(self._pictures.fd)  # the mapping has its own; with this one no old size's memory is given back
         self._slot = (self._slot + 1) % SLOTS
         self._pictures.write(self._slot, image, self._sequence)
         self._report(Shot(self._slot, self._sequence, captured_at_ms, self._time_s))

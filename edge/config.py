@@ -124,7 +124,7 @@ class MiningConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """
 
     control_per_hour: NotNegative = 4.0
-    min_severity: Score = 0.5
+    min_severity: Score = 0.6
     low_confidence_band: Score = 0.15
     zoom_budget: Share = 0.1
     merge: bool = False

@@ -13,7 +13,7 @@ from typing import Final
 from edge.contract.policy import Weights
 from edge.contract.samples import Witness
 
-BUILT_IN: Final = Weights(bias=-1.24, gap=1.7, candidate=1.2, motion=2.45, zoom=3.25, refuted=-1.5)
+BUILT_IN: Final = Weights(bias=-0.8, gap=1.45, candidate=1.55, motion=1.9, zoom=3.13, refuted=-1.2)
 
 
 def severity(witnesses: Sequence[Witness], *, refuted: bool, weights: Weights) -> float:

@@ -28,7 +28,7 @@ WAIT_S: Final = 5.0
 MAX_WAITING: Final = 8
 MIN_WORTH: Final = 0.02
 CARRY_S: Final = 3.0
-CARRY_WORTH: Final = 0.12
+CARRY_WORTH: Final = 0.33
 SURE_MARGIN: Final = 0.12
 SURE_WIDTH: Final = 0.04
 UNSEEN_BELIEF: Final = 0.6
@@ -84,7 +84,7 @@ class MissedMiner:
         self._last_box: dict[int, tuple[float, float, float, float]] = {}
         self._sure_of_class: dict[int, set[int]] = {}
         self._waiting: list[_Waiting] = []
-        self._told: deque[tuple[float, Xyxy]] = deque(maxlen=MAX_TOLD)
+        self._told: deque[tuple[float, int | None, Xyxy]] = deque(maxlen=MAX_TOLD)
 
     def mine(self, observation: Observation) -> list[Mined]:
         """Return the episodes that were decided with this frame."""
@@ -240,11 +240,11 @@ class MissedMiner:
         probability = severity(witnesses, refuted=episode.is_refuted, weights=self.weights)
         if not witnesses or probability < self.min_severity:
             return []
-        if self._was_told(sight) or self._is_quiet(episode, sight):
+        if self._was_told(episode, sight) or self._is_quiet(episode, sight):
             episode.release()
             return []
         episode.release()
-        self._told.append((sight.at.frame.time_s, sight.xyxy))
+        self._told.append((sight.at.frame.time_s, episode.class_id, sight.xyxy))
         return [
             Mined(
                 at=sight.at,
@@ -300,9 +300,13 @@ class MissedMiner:
         of_class = len(self._sure_of_class.get(track.class_id, ())) / SURE_TRACKS
         return max(seen, UNSEEN_BELIEF * of_class * min(1.0, track.displacement / MOVED))
 
-    def _was_told(self, sight: Sight) -> bool:
-        """Return whether the same place was reported a moment before or after, as whatever class: one object, once."""
-        places = [xyxy for at_s, xyxy in self._told if abs(sight.at.frame.time_s - at_s) <= TOLD_S]
+    def _was_told(self, episode: Episode, sight: Sight) -> bool:
+        """Return whether the same object was reported as another class a moment before or after."""
+        places = [
+            xyxy
+            for at_s, class_id, xyxy in self._told
+            if class_id != episode.class_id and abs(sight.at.frame.time_s - at_s) <= TOLD_S
+        ]
         iou = box_iou(np.array(places, np.float32).reshape(-1, 4), np.array([sight.xyxy], np.float32))
         return bool(iou.max(initial=0.0) >= TOLD_IOU)
 

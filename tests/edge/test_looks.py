@@ -96,6 +96,22 @@ def test_a_walker_who_is_hidden_is_not_claimed() -> None:
     assert scene.looks.taken >= 1
 
 
+def test_a_look_at_an_earlier_frame_tells_the_tracker_nothing() -> None:
+    """The hole is closed when the budget allows the look: where the walker was then is not where he is now."""
+    scene = walker(Scene(share=0.1), 10, level=BRIGHT)
+    scene.looks.budget.share = 0.0
+    walker(scene, 6, level=DIM)
+    walker(scene, 20, level=BRIGHT)
+    scene.looks.budget.share = 1.0
+    (track,) = scene.tracker.tracks
+    walker(scene, 2, level=BRIGHT)
+    assert scene.looks.taken == 1
+    assert (track.vouched_s, track.xyxy) == (None, pytest.approx(at(50 + 3 * 37), abs=4))
+    (mined,) = scene.mined
+    assert 10 <= mined.at.frame.sequence < 16
+    assert mined.witnesses[0].kind is WitnessKind.ZOOM
+
+
 def test_nothing_is_looked_at_where_nothing_is_suspicious() -> None:
     scene = Scene(share=1.0, carry=True)
     for _ in range(20):
@@ -209,16 +225,18 @@ def test_a_control_frame_is_looked_at_tile_by_tile_and_counted() -> None:
 
 
 def test_control_and_sights_take_turns() -> None:
-    scene = Scene(share=1.0, weak=0.3, carry=True)
-    walker(scene, 10, level=BRIGHT)
-    scene.show(street((at(50 + 3 * scene.number), DIM)), control=True)
+    """Three sights so wide that each needs a look alone, more often than the budget allows."""
+    scene = Scene(share=0.1, weak=0.15, carry=True)
+    places = [(100.0, y, 400.0, y + 40.0) for y in (50.0, 200.0, 350.0)]
+    for _ in range(10):
+        scene.show(street(*[(place, BRIGHT) for place in places]))
+    dim = street(*[(place, DIM) for place in places])
+    scene.show(dim, control=True)
     tile_count = len(tiles(SIZE, input_size=scene.detector.input_size))
-    for _ in range(4 * tile_count):
-        if scene.looks.recall.frames:
-            break
-        scene.show(street((at(50 + 3 * scene.number), DIM)), control=True)
-    assert scene.looks.recall.frames == 1, "sights do not starve it"
-    assert scene.tracker.tracks[0].vouched_s is not None, "nor it the sights"
+    for _ in range(25 * tile_count):
+        scene.show(dim)
+    assert scene.looks.recall.frames == 1, "the sights do not starve it"
+    assert [track.vouched_s for track in scene.tracker.tracks].count(None) == 0, "nor it the sights"
 
 
 def test_only_so_many_control_frames_wait() -> None:

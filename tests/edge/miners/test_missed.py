@@ -166,9 +166,11 @@ def test_a_walker_the_detector_never_saw_counts_once_its_class_is_known_here() -
 
 
 def test_the_middle_of_a_hole_is_interpolated_by_its_share() -> None:
-    scene = walk(Scene(), [0.8] * 10 + [None] * 7 + [0.8] * 3, step=2.0)
+    """The frame that is held lies before the middle."""
+    scene = walk(Scene(), [0.8] * 10 + [None] * 5 + [0.8] * 3, step=6.0)
     (mined,) = scene.mined
-    assert mined.region[0] == pytest.approx(20 + 2 * mined.at.frame.sequence, abs=2)
+    assert mined.at.frame.sequence == 11
+    assert mined.region[0] == pytest.approx(20 + 6 * 11, abs=2)
 
 
 def test_an_outage_is_no_evidence_of_a_miss() -> None:
@@ -381,6 +383,18 @@ def test_what_only_shows_another_detected_one_refutes() -> None:
     assert ask.episode.is_refuted
 
 
+def test_what_the_border_cuts_is_not_claimed_by_the_second_look_either() -> None:
+    scene = Scene(zooms=True, min_severity=0.0)
+    walk(scene, [0.8] * 10 + [None] * 5 + [0.8], x=4.0, step=0.0)
+    last = scene.show((4.0, 80.0, 0.8))
+    (ask,) = scene.miner.asks(last, carry=False)
+    assert scene.miner.note(ask, seen_at((0.0, 80.0, 22.0, 120.0))) is not None
+    scene.show()
+    (mined,) = scene.mined
+    assert mined.region[0] >= 2
+    assert kinds(mined) == {WitnessKind.GAP}
+
+
 def test_another_class_is_not_the_missed_object() -> None:
     scene = Scene(zooms=True)
     ask = missing_walker(scene)
@@ -540,6 +554,16 @@ def test_finish_empties_everything() -> None:
     scene.mined.clear()
     del last
     assert scene.pictures() == 0
+
+
+def test_nothing_is_remembered_of_tracks_that_are_gone() -> None:
+    scene = Scene()
+    for number in range(40):
+        for score in [0.8] * 3 + [0.3] * 5:
+            scene.show((20.0 + 15 * number, 80.0, score))
+        scene.show(later_s=10.0)
+    assert scene.tracker.tracks == []
+    assert scene.miner._episodes == scene.miner._last_box == {}
 
 
 def test_few_frames_are_held_however_long_a_miss_goes_on() -> None:
