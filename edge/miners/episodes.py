@@ -29,6 +29,9 @@ TAKEN_IOU: Final = 0.35
 RENAMED_IOU: Final = 0.6
 SAME_IOU: Final = 0.3
 ZOOM_SCORE: Final = 0.25
+SCENERY: Final = 0.7
+UNTRACKED: Final = 0.6  # of the motion of what the detector has no box for: a shadow, a reflection
+PART: Final = 0.75
 GAP_FADES_S: Final = 2.0
 
 
@@ -150,13 +153,19 @@ class Episode:
         """Let go of the frames, once it was reported."""
         self.reported, self.best, self.seen, self.blind = True, None, None, []
 
-    def witnesses(self, *, seen_again: bool, belief: float) -> tuple[Witness, ...]:
-        """Return who claims a miss, strongest first."""
+    def witnesses(self, *, seen_again: bool, belief: float, scenery: bool) -> tuple[Witness, ...]:
+        """Return who claims a miss, strongest first.
+
+        Args:
+            seen_again: whether the detector reports the object behind the hole.
+            belief: how surely the track is an object, 0..1.
+            scenery: whether it stands still and is of a class that this camera has never surely seen.
+        """
         scores = {
-            WitnessKind.ZOOM: 0.0 if self.seen is None else self.seen.score,
+            WitnessKind.ZOOM: 0.0 if self.seen is None else self.seen.score * (SCENERY if scenery else 1.0),
             WitnessKind.GAP: belief * self._gap() if seen_again and self.confirmed else 0.0,
             WitnessKind.CANDIDATE: belief * self._candidate() if self.weak else 0.0,
-            WitnessKind.MOTION: self.blob_sum / self.length,
+            WitnessKind.MOTION: self.blob_sum / self.length * (1.0 if self.track is not None else UNTRACKED),
         }
         found = [Witness(kind, round(min(1.0, score), 4)) for kind, score in scores.items() if score >= 0.005]
         return tuple(sorted(found, key=lambda witness: -witness.score))
@@ -173,12 +182,18 @@ class Episode:
 def is_taken(xyxy: Xyxy, class_id: int | None, at: Observation) -> bool:
     """Return whether the detector reports the object, so that it is no miss.
 
-    It does by something of its class there (None: of any class), or by another class at the very place.
+    It does by something of its class there (None: of any class) or around it, as of the legs of a person, or by another
+    class at the very place.
     """
     strong = at.detections.take(at.detections.score >= at.score_threshold)
-    iou = box_iou(strong.xyxy, np.array([xyxy], np.float32))[:, 0]
+    if not len(strong):
+        return False
+    place = np.array(xyxy, np.float32)
+    iou = box_iou(strong.xyxy, place[None])[:, 0]
+    sides = np.minimum(strong.xyxy[:, 2:], place[2:]) - np.maximum(strong.xyxy[:, :2], place[:2])
+    inside = np.maximum(sides, 0).prod(axis=1) >= PART * (place[2:] - place[:2]).prod()
     same = strong.class_id == class_id if class_id is not None else np.ones(len(strong), np.bool_)
-    return bool((iou >= np.where(same, TAKEN_IOU, RENAMED_IOU)).any())
+    return bool(np.where(same, (iou >= TAKEN_IOU) | inside, iou >= RENAMED_IOU).any())
 
 
 def middle(episode: Episode, after: Xyxy) -> Sight | None:

@@ -278,7 +278,9 @@ class MissedMiner:
         return severity(witnesses, refuted=episode.is_refuted, weights=self.weights)
 
     def _witnesses(self, episode: Episode, *, seen_again: bool) -> tuple[Witness, ...]:
-        return episode.witnesses(seen_again=seen_again, belief=self._belief(episode))
+        track = episode.track
+        scenery = track is not None and track.displacement < MOVED and not self._sure_of_class.get(track.class_id)
+        return episode.witnesses(seen_again=seen_again, belief=self._belief(episode), scenery=scenery)
 
     def _remember_class(self, track: Track, at: Observation) -> None:
         if track.best_score >= at.score_threshold + SURE_MARGIN:
