@@ -114,10 +114,15 @@ def seal(
 
 def _redacted(mined: Mined, redaction: Redaction) -> Mined:
     at = mined.at
+    seen = (at.detections, *at.enlarged)
     image = redaction.redact(
         at.frame.image,
         region=None if mined.reason is Reason.CONTROL else mined.region,
-        detections=at.detections,
+        detections=Detections(
+            np.concatenate([one.xyxy for one in seen]),
+            np.concatenate([one.score for one in seen]),
+            np.concatenate([one.class_id for one in seen]),
+        ),
         hidden=at.hidden,
     )
     return replace(mined, at=replace(at, frame=replace(at.frame, image=image)))

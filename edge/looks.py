@@ -24,7 +24,6 @@ from edge.recall import RecallTally, tiles
 from edge.tracks import Link, Tracker
 from edge.zoom import MAX_TARGETS, Budget, Target, can_enlarge, fits_quarter, look
 
-MIN_WORTH: Final = 0.02
 BYSTANDER_SCORE: Final = 0.3
 BYSTANDER_IOU: Final = 0.2
 MAX_CONTROLS: Final = 2
@@ -69,6 +68,8 @@ class SecondLooks:
 
     def take(self, now: Observation, *, missed: MissedMiner, tracker: Tracker, carry: bool) -> float:
         """Take a look if the budget allows one and something deserves it; return the milliseconds it took."""
+        if self.budget.share <= 0:
+            self._controls.clear()
         if not self.budget.earn():
             return 0.0
         started = time.perf_counter()
@@ -91,7 +92,8 @@ class SecondLooks:
         for ask in asks:
             image = ask.sight.at.frame.image
             size = (image.shape[1], image.shape[0])
-            if ask.worth < MIN_WORTH or not can_enlarge(ask.sight.xyxy, size, input_size):
+            if not can_enlarge(ask.sight.xyxy, size, input_size):
+                ask.episode.pass_over(ask.sight)
                 continue
             if fits_quarter(ask.sight.xyxy, size, input_size):
                 chosen.append(ask)
@@ -104,6 +106,7 @@ class SecondLooks:
     def _look_at(self, chosen: list[Ask], now: Observation, *, missed: MissedMiner, tracker: Tracker) -> None:
         found, _ = look(self._detector, [Target(ask.sight.at.frame.image, ask.sight.xyxy) for ask in chosen])
         for ask, around in zip(chosen, found, strict=True):
+            ask.sight.at.enlarged.append(around)
             seen = missed.note(ask, around)
             if ask.sight.at is not now:
                 continue

@@ -25,8 +25,10 @@ class Observation:
         score_threshold: at or above it a box counts as detected.
         tracks: the live tracks, linked to this frame. They change with the next frame: copy what is kept.
         ended: the tracks that were dropped with this frame.
+        reported: place and class of each box at or above the threshold.
         blobs: what moves and is not detected.
         hidden: `[n, 4]`, where people are thought to be who have no box; see edge.privacy.
+        enlarged: what second looks saw around places of this frame, as far as they were taken.
     """
 
     frame: Frame
@@ -37,6 +39,14 @@ class Observation:
     ended: list[Track]
     blobs: Sequence[Blob] = ()
     hidden: Floats = field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    enlarged: list[Detections] = field(default_factory=list)
+    reported: tuple[tuple[Xyxy, int], ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Note place and class of what the detector reports: it is asked for again and again."""
+        strong = self.detections.take(self.detections.score >= self.score_threshold)
+        pairs = zip(map(tuple, strong.xyxy.tolist()), strong.class_id.tolist(), strict=True)
+        object.__setattr__(self, "reported", tuple(pairs))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

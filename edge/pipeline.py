@@ -124,6 +124,7 @@ class Pipeline:
         ended += self._tracker.update(inference.detections, time_s=frame.time_s)
         tracked = time.perf_counter()
         blobs = self._watch(frame, inference.detections)
+        self._tracker.follow([blob.xyxy for blob in blobs], time_s=frame.time_s)
         watched = time.perf_counter()
         observation = Observation(
             frame=frame,

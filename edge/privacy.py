@@ -9,8 +9,9 @@ Laws:
    it is seen too. A `control` claims nothing, and its region protects nothing: everybody is blurred.
 4. A blurred box is a function of `CELLS` averages across its shorter side; what is finer than one of them is gone.
 
-It blurs whom the detector sees, from `LOW_SCORE` up, and who was seen a moment ago and is looked for. **Nobody can
-blur a person whom the detector does not see at all.** Where no one may be shown, use an ignore zone.
+It blurs whom the detector sees, from `LOW_SCORE` up, who was seen a moment ago and is looked for, and whom a second
+look saw before the frame was sealed. **Nobody can blur a person whom the detector does not see at all.** Where no one
+may be shown, use an ignore zone. The pooled features of a finding are of the picture as the model saw it.
 """
 
 import math
@@ -82,14 +83,15 @@ class Redaction:
         return 2 * cv2.countNonZero(mask[y1:y2, x1:x2]) > (x2 - x1) * (y2 - y1)
 
     def hidden(self, tracks: Sequence[Track]) -> Floats:
-        """Return where people are who have no box in this frame, `[n, 4]` pixels: for `redact`, of the same frame.
+        """Return where people are whom the boxes of this frame do not show, `[n, 4]` pixels: for `redact`.
 
-        Take it at once: tracks go on with the next frame.
+        They have no box, or one below `LOW_SCORE`. Take it at once: tracks go on with the next frame.
         """
         if self._blur == "none":
             return np.zeros((0, 4), np.float32)
-        coasting = [t.xyxy for t in tracks if t.class_id == self._person_class and t.link is Link.NONE]
-        return np.array(coasting, np.float32).reshape(-1, 4)
+        of_people = [t for t in tracks if t.class_id == self._person_class and t.score < LOW_SCORE]
+        places = [t.xyxy if t.link is Link.NONE else t.box for t in of_people]
+        return np.array(places, np.float32).reshape(-1, 4)
 
     def redact(self, image: Image, *, region: Xyxy | None, detections: Detections, hidden: Floats) -> Image:
         """Return a redacted copy, or the image itself when there is nothing to do.

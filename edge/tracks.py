@@ -15,6 +15,7 @@ Laws:
 
 import math
 from bisect import insort
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import count
@@ -174,6 +175,16 @@ class Tracker:
         track.vouched_s = time_s
         track.vouched_score = max(track.vouched_score, score)
         return track
+
+    def follow(self, blobs: Sequence[Xyxy], *, time_s: float) -> None:
+        """Move what only the second look has seen, and no box was ever linked to, along with what moves there."""
+        boxless = [track for track in self.tracks if track.vouched_s is not None and track.strong + track.weak == 0]
+        if not boxless or not blobs:
+            return
+        iou = box_iou(np.array([track.xyxy for track in boxless], np.float32), np.array(blobs, np.float32))
+        for row, track in enumerate(boxless):
+            if iou[row].max() >= MIN_IOU:
+                _place(track, blobs[int(iou[row].argmax())], time_s=time_s)
 
     def _pairs(self, boxes: Detections, n_strong: int, *, n_weak: int, step_s: float) -> list[tuple[int, int]]:
         """Return the pairs of track and box that may be one object, best first.

@@ -121,23 +121,25 @@ def look(detector: Detector, targets: Sequence[Target]) -> tuple[list[Detections
 def compose(targets: Sequence[Target], *, input_size: Size) -> tuple[list[Tile | None], Image]:
     """Lay the targets' crops side by side into a picture `[h, w, 3]` of the input's size.
 
-    One target gets the whole input, two get half of it each, three or four a quarter. A target that is too large to be
-    enlarged there has no tile.
+    One target gets the whole input, two get half of it each, three or four a quarter; two that can be enlarged in a
+    quarter only, as on a wide frame with a square input, get one. A target that cannot be enlarged there has no tile.
     """
     width, height = input_size
     columns = 1 if len(targets) == 1 else 2
     rows = 1 if len(targets) <= 2 else 2
     if len(targets) == 2 and height > width:
         columns, rows = rows, columns
-    cell = (width // columns, height // rows)
+    cell, crops = _crops(targets, input_size=input_size, columns=columns, rows=rows)
+    if len(targets) == 2 and None in crops:
+        columns = rows = 2
+        cell, crops = _crops(targets, input_size=input_size, columns=columns, rows=rows)
     canvas = np.full((height, width, 3), _PAD_GREY, np.uint8)
     tiles: list[Tile | None] = []
-    for index, target in enumerate(targets):
-        frame_size = (target.image.shape[1], target.image.shape[0])
-        crop = _crop(target.xyxy, frame_size, input_size=input_size, cell=cell)
+    for index, (target, crop) in enumerate(zip(targets, crops, strict=True)):
         if crop is None:
             tiles.append(None)
             continue
+        frame_size = (target.image.shape[1], target.image.shape[0])
         left, top = index % columns * cell[0], index // columns * cell[1]
         x1, y1, x2, y2 = crop
         tiles.append(Tile(crop, (left, top, left + cell[0], top + cell[1]), frame_size))
@@ -153,6 +155,18 @@ def compose(targets: Sequence[Target], *, input_size: Size) -> tuple[list[Tile |
 def fits_quarter(xyxy: Xyxy, frame_size: Size, input_size: Size) -> bool:
     """Return whether a place can share an input with three others."""
     return _crop(xyxy, frame_size, input_size=input_size, cell=(input_size[0] // 2, input_size[1] // 2)) is not None
+
+
+def _crops(
+    targets: Sequence[Target], *, input_size: Size, columns: int, rows: int
+) -> tuple[Size, list[Corners | None]]:
+    """Return the size of a cell, and the crop of each target in one."""
+    cell = (input_size[0] // columns, input_size[1] // rows)
+    frame_sizes = [(target.image.shape[1], target.image.shape[0]) for target in targets]
+    return cell, [
+        _crop(target.xyxy, frame_size, input_size=input_size, cell=cell)
+        for target, frame_size in zip(targets, frame_sizes, strict=True)
+    ]
 
 
 def _crop(xyxy: Xyxy, frame_size: Size, *, input_size: Size, cell: Size) -> Corners | None:

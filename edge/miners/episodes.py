@@ -121,14 +121,16 @@ class Episode:
 
     def see(self, sight: Sight) -> None:
         """Take in a sight of the second look."""
-        self.looked_s = sight.at.frame.time_s
-        self._looked.add(sight.index)
-        if (
-            not self.reported
-            and (self.seen is None or sight.score > self.seen.score)
-            and is_inside(sight.xyxy, sight.at)
-        ):
+        self._mark(sight)
+        if self.reported or not is_inside(sight.xyxy, sight.at):
+            return
+        if self.seen is None or sight.score > self.seen.score:
             self.seen = sight
+
+    def pass_over(self, sight: Sight) -> None:
+        """Go without a second look at a sight that cannot be enlarged."""
+        self._mark(sight)
+        self.look_at = max(self.look_at + 1, 2 * self.length)
 
     def looked_at(self, sight: Sight) -> bool:
         """Whether the second look was taken in that frame."""
@@ -140,8 +142,7 @@ class Episode:
         self.look_at = max(self.look_at + 1, 2 * self.length)
         if box is None or is_taken(box[0], box[2], sight.at):
             self.refuted += 1
-            self.looked_s = sight.at.frame.time_s
-            self._looked.add(sight.index)
+            self._mark(sight)
             return None
         xyxy, score, class_id = box
         self.class_id = class_id
@@ -151,7 +152,21 @@ class Episode:
 
     def release(self) -> None:
         """Let go of the frames, once it was reported."""
-        self.reported, self.best, self.seen, self.blind = True, None, None, []
+        self.reported = True
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Forget every sight but that of the newest frame; later ones may take their place."""
+        self.best, self.seen, self.blind = None, None, []
+
+    def held(self) -> list[Observation]:
+        """Return the frames that it keeps alive."""
+        return [sight.at for sight in (self.best, self.seen, *self.blind) if sight is not None]
+
+    def _mark(self, sight: Sight) -> None:
+        self.looked_s = sight.at.frame.time_s
+        if not self.reported:
+            self._looked.add(sight.index)
 
     def witnesses(self, *, seen_again: bool, belief: float, scenery: bool) -> tuple[Witness, ...]:
         """Return who claims a miss, strongest first.
@@ -185,15 +200,21 @@ def is_taken(xyxy: Xyxy, class_id: int | None, at: Observation) -> bool:
     It does by something of its class there (None: of any class) or around it, as of the legs of a person, or by another
     class at the very place.
     """
-    strong = at.detections.take(at.detections.score >= at.score_threshold)
-    if not len(strong):
+    return any(
+        _covers(reported, xyxy, same=class_id is None or of_class == class_id) for reported, of_class in at.reported
+    )
+
+
+def _covers(reported: Xyxy, place: Xyxy, *, same: bool) -> bool:
+    """Return whether a reported box explains a place. Plain numbers: it is asked for every pair, in every frame."""
+    ax1, ay1, ax2, ay2 = reported
+    bx1, by1, bx2, by2 = place
+    width, height = min(ax2, bx2) - max(ax1, bx1), min(ay2, by2) - max(ay1, by1)
+    if width <= 0 or height <= 0:
         return False
-    place = np.array(xyxy, np.float32)
-    iou = box_iou(strong.xyxy, place[None])[:, 0]
-    sides = np.minimum(strong.xyxy[:, 2:], place[2:]) - np.maximum(strong.xyxy[:, :2], place[:2])
-    inside = np.maximum(sides, 0).prod(axis=1) >= PART * (place[2:] - place[:2]).prod()
-    same = strong.class_id == class_id if class_id is not None else np.ones(len(strong), np.bool_)
-    return bool(np.where(same, (iou >= TAKEN_IOU) | inside, iou >= RENAMED_IOU).any())
+    both, area = width * height, (bx2 - bx1) * (by2 - by1)
+    iou = both / ((ax2 - ax1) * (ay2 - ay1) + area - both)
+    return iou >= RENAMED_IOU or (same and (iou >= TAKEN_IOU or both >= PART * area))
 
 
 def middle(episode: Episode, after: Xyxy) -> Sight | None:

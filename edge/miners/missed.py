@@ -8,7 +8,7 @@ object left or is hidden. A thing that does not move is reported once, then quie
 """
 
 import math
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,8 +26,8 @@ from edge.tracks import Link, Track
 LONG_S: Final = 3.0
 WAIT_S: Final = 5.0
 MAX_WAITING: Final = 8
-MIN_WORTH: Final = 0.02
 CARRY_S: Final = 3.0
+CARRY_BOXLESS_S: Final = 0.4
 CARRY_WORTH: Final = 0.33
 SURE_MARGIN: Final = 0.12
 SURE_WIDTH: Final = 0.04
@@ -39,6 +39,7 @@ BLOB_IOU: Final = 0.2
 BLOB_LOOK_S: Final = 0.3
 MAX_MOVING: Final = 32
 MAX_TOLD: Final = 32
+MAX_FRAMES: Final = 24
 TOLD_S: Final = 0.5
 TOLD_IOU: Final = 0.5
 
@@ -101,7 +102,9 @@ class MissedMiner:
             mined += self._close(track, observation, seen_again=False)
             self._last_box.pop(track.id, None)
         mined += self._follow_moving(observation)
-        return mined + self._settle(observation)
+        mined += self._settle(observation)
+        self._hold_few()
+        return mined
 
     def asks(self, now: Observation, *, carry: bool) -> list[Ask]:
         """Return the sights that deserve a second look, the worthiest first.
@@ -207,8 +210,7 @@ class MissedMiner:
             return []
         if not self._could_look(episode, sight):
             return self._judge(episode, sight, seen_again=seen_again)
-        if self._severity(episode, seen_again=seen_again) < MIN_WORTH:
-            return []
+        episode.place = None
         self._waiting.append(_Waiting(episode, sight, seen_again, now.frame.time_s))
         return []
 
@@ -277,6 +279,19 @@ class MissedMiner:
         witnesses = self._witnesses(episode, seen_again=seen_again)
         return severity(witnesses, refuted=episode.is_refuted, weights=self.weights)
 
+    def _hold_few(self) -> None:
+        """Let the least likely episodes forget their frames while more than `MAX_FRAMES` are held."""
+        episodes = [*self._episodes.values(), *self._moving.values(), *(one.episode for one in self._waiting)]
+        held = Counter(id(at) for episode in episodes for at in episode.held())
+        if len(held) <= MAX_FRAMES:
+            return
+        for episode in sorted(episodes, key=lambda episode: self._severity(episode, seen_again=False)):
+            held.subtract(id(at) for at in episode.held())
+            episode.let_go()
+            held = +held
+            if len(held) <= MAX_FRAMES:
+                return
+
     def _witnesses(self, episode: Episode, *, seen_again: bool) -> tuple[Witness, ...]:
         track = episode.track
         scenery = track is not None and track.displacement < MOVED and not self._sure_of_class.get(track.class_id)
@@ -314,7 +329,7 @@ class MissedMiner:
 
     def _is_quiet(self, episode: Episode, sight: Sight) -> bool:
         """Return whether this place of a still object was reported lately, and remember it if not."""
-        if episode.class_id is None or (episode.track is not None and episode.track.displacement >= MOVED):
+        if episode.class_id is None or episode.track is None or episode.track.displacement >= MOVED:
             return False
         now_ms = sight.at.frame.captured_at_ms
         known = self._places.is_known(sight.xyxy, episode.class_id, now_ms=now_ms)
@@ -343,4 +358,6 @@ def _has_track(xyxy: Xyxy, at: Observation) -> bool:
 def _needs_carrying(episode: Episode, track: Track, now: Observation) -> bool:
     """Return whether a missed object should be looked at again, so that it stays among the published detections."""
     now_s = now.frame.time_s
-    return max(episode.looked_s, -math.inf if track.vouched_s is None else track.vouched_s) < now_s - CARRY_S / 2
+    last_s = max(episode.looked_s, -math.inf if track.vouched_s is None else track.vouched_s)
+    boxless = track.strong + track.weak == 0  # nobody but the second look can tell where it goes
+    return now_s - last_s > (CARRY_BOXLESS_S if boxless else CARRY_S / 2)

@@ -375,7 +375,7 @@ def test_the_command_merges_within_its_budget(monkeypatch, tmp_path: Path, clip_
     writer.release()
 
     def witnesses(*options: str) -> Counter[str | None]:
-        arguments = ["edge", "replay", str(clip), "--out", str(tmp_path / "out"), "--input", "256x192", *options]
+        arguments = ["edge", "replay", str(clip), "--out", str(tmp_path / "out"), "--input", "256x192", "--score-threshold", "0.4", *options]
         monkeypatch.setattr(sys, "argv", arguments)
         with pytest.raises(SystemExit) as ended:
             main()

@@ -114,6 +114,23 @@ def test_whether_a_place_can_be_enlarged_is_told_before(data):
 
 
 @given(st.data())
+def test_two_that_fit_a_quarter_each_are_both_looked_at(data):
+    size, input_size = data.draw(sizes), data.draw(inputs)
+    two = [data.draw(places(size)), data.draw(places(size))]
+    assume(all(fits_quarter(xyxy, size, input_size) for xyxy in two))
+    image = np.zeros((size[1], size[0], 3), np.uint8)
+    tiles, _ = compose([Target(image, xyxy) for xyxy in two], input_size=input_size)
+    assert None not in tiles
+
+
+def test_two_wide_places_of_a_wide_frame_share_a_square_input():
+    image = np.zeros((432, 768, 3), np.uint8)
+    cars = [(240.0, 220.0, 430.0, 370.0), (540.0, 230.0, 711.0, 328.0)]
+    tiles, _ = compose([Target(image, car) for car in cars], input_size=(320, 320))
+    assert [tile and tile.place for tile in tiles] == [(0, 0, 160, 160), (160, 0, 320, 160)]
+
+
+@given(st.data())
 def test_a_place_inside_the_frame_is_whole_in_its_crop(data):
     size, input_size = data.draw(sizes), data.draw(inputs)
     x1, y1, x2, y2 = data.draw(places(size))
