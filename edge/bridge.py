@@ -26,8 +26,6 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed_version
 from typing import Final, TypeVar
 
 from edge.config import EdgeConfig, FrigateConfig
@@ -42,7 +40,7 @@ from edge.frigate_link import MAX_PICTURE_BYTES, FrigateListener, Heard
 from edge.frigate_sample import MODEL, Origin, seal
 from edge.frigate_tracks import PATIENCE_S, FrigateTracks, Pictured
 from edge.health import Status, hold_folder, resume_day, write_status
-from edge.opening import open_spool
+from edge.opening import open_spool, version
 from edge.policy import PolicyBox, closed
 from edge.policy import Rules as Followed
 from edge.publisher import Identity, Publisher
@@ -117,7 +115,7 @@ class Bridge:
             config.mqtt,
             spool=spool,
             identity=Identity(
-                site=config.site, device=config.device, boot_id=self._boot_id, model=MODEL, version=_version()
+                site=config.site, device=config.device, boot_id=self._boot_id, model=MODEL, version=version()
             ),
             upload_all=config.upload == "all",
             on_policy=self._policies.take,
@@ -235,9 +233,10 @@ class Bridge:
 
     def _follow(self) -> None:
         """Count what was lost, let new limits bind, and old samples leave."""
-        lost, self._lost = self._listener.lost - self._lost, self._listener.lost
-        if lost:
-            self._spool.count(BUSY, lost)
+        lost = self._listener.lost + self._tracks.pushed_out
+        if lost > self._lost:
+            self._spool.count(BUSY, lost - self._lost)
+            self._lost = lost
         now_s = time.monotonic()
         followed = self._policies.rules
         if followed is not self._followed:
@@ -333,10 +332,3 @@ class Bridge:
             findings_day=self._day.note(now_ms=now_ms, total=sum(findings.values())),
             policies=self._policies.verdicts,
         )
-
-
-def _version() -> str:
-    try:
-        return installed_version("weakspot")
-    except PackageNotFoundError:
-        return "0"

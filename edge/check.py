@@ -24,6 +24,7 @@ from edge.config import CameraConfig, EdgeConfig, FrigateConfig, source_kind
 from edge.contract.errors import UnreachableError, UnusableError, WeakspotError
 from edge.contract.samples import decode_event
 from edge.contract.status import CameraHealth
+from edge.frigate_http import FrigateApi
 from edge.frigate_link import open_frigate_link
 from edge.health import Status, is_held, read_status
 from edge.opening import open_configured, spool_path
@@ -246,7 +247,12 @@ def _check_frigate(config: EdgeConfig, frigate: FrigateConfig) -> str:
     link = open_frigate_link(config, frigate)
     link.open()
     link.close()
-    return f"{frigate.host}:{frigate.port_number} takes this device"
+    told = f"{frigate.host}:{frigate.port_number} takes this device"
+    return (
+        told
+        if frigate.url is None
+        else f"{told}, {frigate.url} tells of {len(FrigateApi(frigate.url).views())} cameras"
+    )
 
 
 def _believe_broker(status: Status) -> str:

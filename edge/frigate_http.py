@@ -3,11 +3,15 @@
 Laws:
 
 1. Only the configured host is spoken to: no redirect is followed, no proxy used.
-2. No answer is longer than its limit, no read waits longer than `WAIT_S`, no body takes longer than `WHOLE_S`.
+2. No answer is longer than its limit, no read waits longer than `WAIT_S`, no answer takes longer than `WHOLE_S`,
+   however it comes: its socket is shut down then.
 """
 
+import contextlib
 import http.client
-import time
+import socket
+import threading
+from collections.abc import Callable, Iterator
 from typing import Annotated, Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -83,12 +87,18 @@ class FrigateApi:
         connect = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
         connection = connect(self._host, self._port, timeout=WAIT_S)
         try:
-            connection.request("GET", self._folder + path)
-            response = connection.getresponse()
-            if response.status != http.HTTPStatus.OK:
-                msg = f"Frigate answers {response.status} to {path}"
-                raise UnusableError(msg)
-            return _read(response, most=most)
+            connection.connect()
+            with _time_limit(connection.sock) as is_over:
+                connection.request("GET", self._folder + path)
+                response = connection.getresponse()
+                if response.status != http.HTTPStatus.OK:
+                    msg = f"Frigate answers {response.status} to {path}"
+                    raise UnusableError(msg)
+                body = _read(response, most=most)
+                if is_over():
+                    msg = f"not whole after {WHOLE_S:.0f} s"
+                    raise TimeoutError(msg)
+                return body
         except (OSError, http.client.HTTPException, ValueError) as error:
             msg = f"Frigate at {self._host} does not answer: {error or type(error).__name__}"
             raise UnreachableError(msg) from error
@@ -96,17 +106,31 @@ class FrigateApi:
             connection.close()
 
 
+@contextlib.contextmanager
+def _time_limit(line: socket.socket) -> Iterator[Callable[[], bool]]:
+    """Shut a socket down after `WHOLE_S`: a read that waits, or goes on and on, ends then. Yields whether it was."""
+    over = threading.Event()
+
+    def end() -> None:
+        over.set()
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(line, socket.SHUT_RDWR)  # the plain one: that of TLS is not for a second thread
+
+    timer = threading.Timer(WHOLE_S, end)
+    timer.start()
+    try:
+        yield over.is_set
+    finally:
+        timer.cancel()
+
+
 def _read(response: http.client.HTTPResponse, *, most: int) -> bytes:
-    until_s = time.monotonic() + WHOLE_S
     body = bytearray()
     while chunk := response.read1(_CHUNK):
         body += chunk
         if len(body) > most:
             msg = f"Frigate's answer is longer than {most} bytes"
             raise UnusableError(msg)
-        if time.monotonic() > until_s:
-            msg = f"Frigate's answer is not whole after {WHOLE_S:.0f} s"
-            raise UnreachableError(msg)
     if response.length:  # `read1` says nothing of a body that was cut off
         msg = f"Frigate's answer ends {response.length} bytes early"
         raise UnreachableError(msg)

@@ -9,7 +9,8 @@ that came while it must have been followed, or comes then.
 Laws:
 
 1. A track comes out of `finished` at most once.
-2. At most `MAX_LIVE` tracks and `MAX_STRAY` other pictures are held; the one least lately spoken of leaves first.
+2. At most `MAX_LIVE` tracks and `MAX_STRAY` other pictures are held; the one least lately spoken of leaves first. A
+   track that leaves so is counted.
 """
 
 from collections import OrderedDict
@@ -59,9 +60,11 @@ class FrigateTracks:
 
     Attributes:
         patience_s: how long a track that has ended waits for a picture.
+        pushed_out: tracks for which there was no room.
     """
 
     patience_s: float = PATIENCE_S
+    pushed_out: int = 0
     _live: OrderedDict[str, _Live] = field(default_factory=OrderedDict)
     _stray: OrderedDict[tuple[str, str], tuple[bytes, float]] = field(default_factory=OrderedDict)
     _done: OrderedDict[str, None] = field(default_factory=OrderedDict)
@@ -83,6 +86,7 @@ class FrigateTracks:
             self._adopt(live, now_s)
         if len(self._live) > MAX_LIVE:
             self._live.popitem(last=False)
+            self.pushed_out += 1
 
     def offer(self, camera: str, label: str, jpeg: bytes, *, now_s: float) -> None:
         """Take a picture of the best track of a camera and label."""

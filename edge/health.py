@@ -109,7 +109,7 @@ def read_status(folder: Path) -> Status | None:
     """Return the last status, None when there is none that can be read."""
     try:
         return msgspec.json.decode((folder / _STATUS).read_bytes(), type=Status)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 

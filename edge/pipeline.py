@@ -23,7 +23,7 @@ from edge.detector.detector import Detector, Inference
 from edge.frame import Frame, Image
 from edge.looks import SecondLooks
 from edge.miners.control import ControlMiner
-from edge.miners.episodes import is_taken
+from edge.miners.episodes import RENAMED_IOU, is_taken
 from edge.miners.low_confidence import LowConfidenceMiner
 from edge.miners.missed import CARRY_S, SURE_MARGIN, MissedMiner
 from edge.miners.suspect import SuspectMiner
@@ -198,7 +198,7 @@ class Pipeline:
 
     def _published(self, now: Observation) -> tuple[Detections, NDArray[np.bool_]]:
         """Return the detections with what the second look found, carried on by its track between two looks."""
-        carried = [track for track in now.tracks if self._merge and _is_carried(track, now)]
+        carried = _once_each([track for track in now.tracks if self._merge and _is_carried(track, now)])
         if not carried:
             return now.detections, np.zeros(len(now.detections), np.bool_)
         boxes = np.array([track.box if track.link is Link.WEAK else track.xyxy for track in carried], np.float32)
@@ -236,3 +236,13 @@ def _is_carried(track: Track, now: Observation) -> bool:
     if now_s - track.last_linked_s > CARRY_COAST_S or not is_inside(track.xyxy, now, border_px=0.0):
         return False
     return not is_taken(track.xyxy, track.class_id, now)
+
+
+def _once_each(carried: list[Track]) -> list[Track]:
+    """Return the tracks without those that lie on a surer one: the second look may give one object two names."""
+    if len(carried) < 2:
+        return carried
+    surest = sorted(carried, key=lambda track: -track.vouched_score)
+    places = np.array([track.xyxy for track in surest], np.float32)
+    iou = np.triu(box_iou(places, places), 1)
+    return [track for index, track in enumerate(surest) if iou[:, index].max() < RENAMED_IOU]

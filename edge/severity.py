@@ -2,8 +2,9 @@
 
 A logistic model: severity = logistic(bias + the sum of weight times witness score + `refuted`, where the second look
 saw nothing). The weights were fitted on the annotated first half of `vtest.avi` and on clips made from coco128
-(`python -m tests.benchmarks severity` fits them anew and draws the reliability diagram); the hub can send better ones
-for a camera.
+(`python -m tests.benchmarks severity` fits them anew and draws the reliability diagram), but for `refuted`, which is
+set: the annotations have people who are really hidden, and what nobody can see is no miss. The hub can send better
+weights for a camera.
 """
 
 import math

@@ -44,7 +44,7 @@ def status_lines(status: HubStatus) -> list[str]:
         f"{'groups':10} {status.groups} near-duplicate groups, {status.ungrouped} findings not grouped yet",
         *_counts("refused", status.refused),
         f"{'batches':10} {status.batches} with {status.batched_images} images",
-        *(f"{'frozen':10} {one.site}/{one.device}: {', '.join(one.frozen)}" for one in status.devices if one.frozen),
+        *_frozen(status.devices),
         *_policies(status.devices),
         *_recalls(status.recall),
     ]
@@ -57,6 +57,11 @@ def _policies(devices: Sequence[DeviceStatus]) -> list[str]:
         if refusing
         else []
     )
+
+
+def _frozen(devices: Sequence[DeviceStatus]) -> list[str]:
+    names = [f"{one.site}/{one.device}/{camera}" for one in devices for camera in one.frozen]
+    return [f"{'frozen':10} {_end(name, 80 - 11)}" for name in names]
 
 
 def _recalls(cameras: Sequence[CameraRecall]) -> list[str]:
@@ -72,11 +77,19 @@ def _recalls(cameras: Sequence[CameraRecall]) -> list[str]:
 
 
 def _recall_line(camera: CameraRecall) -> str:
-    name = f"{camera.site}/{camera.device}/{camera.camera}"
-    if len(name) > _CAMERA_WIDTH:
-        name = "..." + name[3 - _CAMERA_WIDTH :]
+    name = _end(f"{camera.site}/{camera.device}/{camera.camera}", _CAMERA_WIDTH)
     last_hour, last_day = _recall(camera.last_hour), _recall(camera.last_day)
-    return f"{name:{_CAMERA_WIDTH}} {last_hour:>15} {last_day:>15} {camera.last_day.frames:>15}"
+    return f"{name:{_CAMERA_WIDTH}} {last_hour:>15} {last_day:>15} {_short(camera.last_day.frames, 15):>15}"
+
+
+def _end(name: str, width: int) -> str:
+    """Return the end of a name that is too long: the camera stands there."""
+    return name if len(name) <= width else "..." + name[3 - width :]
+
+
+def _short(n: int, width: int) -> str:
+    """Return a number that fits; what a device says of itself may be any."""
+    return str(n) if len(str(n)) <= width else f"{n:.0e}"
 
 
 def _recall(recall: Recall) -> str:
@@ -95,7 +108,7 @@ def _device_line(device: DeviceStatus, now_ms: int) -> str:
     heard = "never" if device.heartbeat_at_ms is None else _age(now_ms - device.heartbeat_at_ms)
     state = "online" if device.online else "offline"
     cameras = f"{device.cameras_running}/{device.cameras}"
-    counts = f"{device.findings:>9} {device.unsent:>7} {device.dropped:>8}"
+    counts = f"{device.findings:>9} {_short(device.unsent, 7):>7} {_short(device.dropped, 8):>8}"
     return f"{name:{_NAME_WIDTH}} {state:8} {heard:>6} {cameras:>8} {counts}"
 
 

@@ -95,7 +95,11 @@ def policy_resume(
     site: Site, device: Device = "", config: Config = Path("hub.toml"), database: Database = None
 ) -> None:
     """End a pause; the policy's rest stays. A device whose site is paused stays paused."""
-    _edit(site, device, lambda now: msgspec.structs.replace(now, paused=None), config=config, database=database)
+
+    def resume(now: Policy) -> Policy:  # `paused = false`, which stands against the site's pause, is no pause
+        return msgspec.structs.replace(now, paused=None) if now.paused else now
+
+    _edit(site, device, resume, config=config, database=database)
 
 
 def _edit(site: str, device: str, edit: Callable[[Policy], Policy], *, config: Path, database: Path | None) -> None:

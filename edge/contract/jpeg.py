@@ -15,6 +15,7 @@ from typing import Final
 from edge.contract.errors import UnusableError
 
 MAX_PIXELS: Final = 16_000_000
+MAX_SIDE: Final = 16384  # what a finding can say
 MAX_SCANS: Final = 20  # a usual progressive JPEG has about 10
 _MAX_SEGMENTS: Final = 256
 _PROGRESSIVE: Final = 0xC2
@@ -25,7 +26,10 @@ _BESIDE_A_FRAME: Final = frozenset({0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)})
 
 
 def jpeg_size(jpeg: bytes) -> tuple[int, int]:
-    """Return width and height. Raises `UnusableError` on anything but a whole 8-bit grey or colour JPEG of <= 16 MP."""
+    """Return width and height.
+
+    Raises `UnusableError` on anything but a whole 8-bit grey or colour JPEG of at most `MAX_PIXELS`, sides `MAX_SIDE`.
+    """
     if not jpeg.startswith(b"\xff\xd8\xff"):
         msg = f"not a JPEG: it starts with {jpeg[:4].hex()}"
         raise UnusableError(msg)
@@ -71,5 +75,8 @@ def _frame_size(segment: bytes) -> tuple[int, int]:
     height, width = int.from_bytes(segment[1:3], "big"), int.from_bytes(segment[3:5], "big")
     if not 0 < width * height <= MAX_PIXELS:
         msg = f"the JPEG has {width}x{height} pixels, the limit is {MAX_PIXELS}"
+        raise UnusableError(msg)
+    if max(width, height) > MAX_SIDE:
+        msg = f"the JPEG has {width}x{height} pixels, a side may have {MAX_SIDE}"
         raise UnusableError(msg)
     return width, height

@@ -80,7 +80,7 @@ def read_settings(path: Path, parse: Callable[[str, Path], _T]) -> _T:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        msg = f"cannot read the configuration {path}: {error.strerror}"
+        msg = f"cannot read {path}: {error.strerror}"
         raise UnusableError(msg) from error
     except UnicodeDecodeError as error:
         msg = f"{path}: not UTF-8 text"

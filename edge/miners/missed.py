@@ -28,7 +28,7 @@ WAIT_S: Final = 5.0
 MAX_WAITING: Final = 8
 CARRY_S: Final = 3.0
 CARRY_BOXLESS_S: Final = 0.4
-CARRY_WORTH: Final = 0.33
+CARRY_BELIEF: Final = 0.3
 SURE_MARGIN: Final = 0.12
 SURE_WIDTH: Final = 0.04
 UNSEEN_BELIEF: Final = 0.6
@@ -263,9 +263,9 @@ class MissedMiner:
         """Return what to look at of an episode that is not over."""
         place = episode.place if episode.place is not None and episode.place.at is now else None
         if carry and episode.track is not None and place is not None and _needs_carrying(episode, episode.track, now):
-            likely = max(episode.track.vouched_score, self._severity(episode, seen_again=False))
-            if likely >= CARRY_WORTH:
-                return Ask(place, episode, 1.0 + likely)
+            track = episode.track
+            if track.vouched_s is not None or self._belief(episode) >= CARRY_BELIEF:
+                return Ask(place, episode, 1.0 + track.vouched_score + track.score)
         if episode.reported or episode.seen is not None or episode.length < episode.look_at:
             return None
         if not episode.is_long_enough or (episode.track is None and episode.last_s - episode.begun_s < BLOB_LOOK_S):

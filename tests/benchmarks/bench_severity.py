@@ -1,8 +1,12 @@
 """Whether severity is a probability: the witnesses of findings against the truth, fitted weights, reliability.
 
-The findings come from the annotated first half of `vtest.avi` (people only, at four settings, with and without the
-second look) and from clips made of coco128: a slow pan over each image with sensor noise, its 80 classes. A finding is
-right when its region lies (IoU >= .3) on an object that is undetected (IoU < .4) in that frame.
+The findings come from the annotated first half of `vtest.avi` (at three settings, with and without the second look) and
+from clips made of every second image of coco128: a slow pan with sensor noise, its 80 classes. A finding is right when
+its region lies (IoU >= .3) on an object that is undetected (IoU < .4) in that frame. The recording's cars and its far
+walker are not annotated and left out.
+
+The built-in weight `refuted` is not the fitted one: people who are really hidden are annotated, so that the fit trusts
+the second look less than an annotator would, who must see what is claimed.
 
 The printed weights are fitted on all of it. The reliability table is of severities that were predicted for parts that
 their weights were not fitted on (five folds of clips and of stretches of the recording).
@@ -32,9 +36,10 @@ from edge.severity import BUILT_IN
 from tests.benchmarks.bench_missed import DATA, read_people
 
 KINDS = ("gap", "candidate", "motion", "zoom")
-VTEST_SETTINGS = (((256, 192), 0.4), ((256, 192), 0.3), ((320, 256), 0.3), ((320, 256), 0.4))
+VTEST_SETTINGS = (((256, 192), 0.4), ((320, 256), 0.3), ((320, 256), 0.4))
+VEHICLES = (2, 5, 7)
 COCO_SETTINGS = (((256, 192), 0.4), ((320, 256), 0.3))
-PAN_FRAMES = 24
+PAN_FRAMES = 16
 PAN_PX = 2
 FOLDS = 5
 BINS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 1.001)
@@ -47,10 +52,9 @@ class Case:
     scores: tuple[float, ...]
     right: bool
     part: int
-    weight: float = 1.0
 
 
-def as_case(mined: Mined, *, right: bool, part: int, weight: float) -> Case:
+def as_case(mined: Mined, *, right: bool, part: int) -> Case:
     """Read the witnesses; whether it was refuted shows in the severity that the weights gave it."""
     scores = dict.fromkeys(KINDS, 0.0)
     for witness in mined.witnesses:
@@ -58,7 +62,7 @@ def as_case(mined: Mined, *, right: bool, part: int, weight: float) -> Case:
     logit = math.log(mined.severity / (1 - mined.severity)) if 0 < mined.severity < 1 else math.inf
     unrefuted = BUILT_IN.bias + sum(getattr(BUILT_IN, kind) * score for kind, score in scores.items())
     refuted = abs(logit - unrefuted - BUILT_IN.refuted) < abs(logit - unrefuted)
-    return Case((*scores.values(), float(refuted)), right, part, weight)
+    return Case((*scores.values(), float(refuted)), right, part)
 
 
 def mine(detector: Detector, frames: Iterator[np.ndarray], *, threshold: float, budget: float):
@@ -88,7 +92,7 @@ def is_right(mined: Mined, objects: np.ndarray, classes: np.ndarray | None, thre
 
 
 def street_cases() -> Iterator[Case]:
-    """From the recording: people only. The far walker and the cars are not annotated and left out."""
+    """From the recording."""
     people = read_people(DATA / "vtest_annotations_first_half.csv")
     images = list(read_frames(DATA / "vtest.avi", max(people) + 1))
     for size, threshold in VTEST_SETTINGS:
@@ -96,16 +100,17 @@ def street_cases() -> Iterator[Case]:
         for budget in (0.0, 0.1):
             for one in mine(detector, iter(images), threshold=threshold, budget=budget):
                 index = one.at.frame.sequence
-                if one.class_id not in (0, None) or one.region[3] - one.region[1] < 50:
+                _, y1, _, y2 = one.region
+                if one.class_id in VEHICLES or (y2 - y1 < 50 and y2 < 150):
                     continue
                 objects = np.float32(list(people[index].values()))
                 right = is_right(one, objects, None, threshold)
-                yield as_case(one, right=right, part=index * FOLDS // len(images), weight=1.0)
+                yield as_case(one, right=right, part=index * FOLDS // len(images))
 
 
 def coco_cases() -> Iterator[Case]:
     """From pans over the images."""
-    paths = sorted((DATA / "coco128" / "images").glob("*.jpg"))
+    paths = sorted((DATA / "coco128" / "images").glob("*.jpg"))[::2]
     for size, threshold in COCO_SETTINGS:
         detector = open_detector(input_size=size)
         for number, path in enumerate(paths):
@@ -113,13 +118,11 @@ def coco_cases() -> Iterator[Case]:
             height, width = image.shape[:2]
             classes, boxes = read_labels(path, width, height)
             pan = PAN_FRAMES * PAN_PX
-            for budget in (0.0, 0.3):
-                for one in mine(detector, pan_over(image, seed=number), threshold=threshold, budget=budget):
-                    offset = one.at.frame.sequence * PAN_PX
-                    shifted = boxes - np.float32([offset, 0, offset, 0])
-                    shifted[:, 0::2] = shifted[:, 0::2].clip(0, width - pan)
-                    right = is_right(one, shifted, classes, threshold)
-                    yield as_case(one, right=right, part=number % FOLDS, weight=1.0)
+            for one in mine(detector, pan_over(image, seed=number), threshold=threshold, budget=0.25):
+                offset = one.at.frame.sequence * PAN_PX
+                shifted = boxes - np.float32([offset, 0, offset, 0])
+                shifted[:, 0::2] = shifted[:, 0::2].clip(0, width - pan)
+                yield as_case(one, right=is_right(one, shifted, classes, threshold), part=number % FOLDS)
 
 
 def pan_over(image: np.ndarray, *, seed: int) -> Iterator[np.ndarray]:
@@ -151,13 +154,12 @@ def fit(cases: list[Case]) -> np.ndarray:
     """Return bias and weights by iteratively reweighted least squares, held a little towards 0 (ridge 1)."""
     x = np.array([(1.0, *case.scores) for case in cases])
     y = np.array([case.right for case in cases], np.float64)
-    share = np.array([case.weight for case in cases])
     w = np.zeros(x.shape[1])
     ridge = np.diag([0.0, *[1.0] * (x.shape[1] - 1)])
     for _ in range(50):
         p = 1 / (1 + np.exp(-x @ w))
-        gradient = x.T @ (share * (y - p)) - ridge @ w
-        hessian = (x * (share * p * (1 - p))[:, None]).T @ x + ridge
+        gradient = x.T @ (y - p) - ridge @ w
+        hessian = (x * (p * (1 - p))[:, None]).T @ x + ridge
         w = w + np.linalg.solve(hessian, gradient)
     return w
 

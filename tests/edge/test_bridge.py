@@ -15,11 +15,12 @@ import cv2
 import numpy as np
 import pytest
 
+from edge.bridge import BUSY, Bridge
 from edge.bridge import run as run_bridge
-from edge.check import broken_samples
+from edge.check import Outcome, broken_samples, check_device
 from edge.config import EdgeConfig, read_config
 from edge.contract.errors import UnreachableError, UnusableError
-from edge.contract.policy import Policy, encode_policy
+from edge.contract.policy import Policy, QuotaPolicy, encode_policy
 from edge.contract.samples import Reason
 from edge.contract.topics import Kind
 from edge.frigate_http import FrigateApi, View
@@ -369,6 +370,61 @@ def test_quotas_policies_and_labels_bind(tmp_path: Path, broker: Broker, hub) ->
 
 
 @pytest.mark.broker
+def test_a_policys_quota_binds(tmp_path: Path, broker: Broker, hub) -> None:  # noqa: F811
+    config = configure(tmp_path, port=broker.port, more=CAMERAS)
+    with SimulatedFrigate(broker.port) as frigate, running(config) as status:
+        hub.say(Kind.POLICY, encode_policy(Policy(quota=QuotaPolicy(low_confidence=0))))
+        wait_until(lambda: status().heartbeat.policies, what="the policy is followed")
+        frigate.play("front", "person", box=BOX, scores=DOUBTFUL)
+        wait_until(lambda: status().heartbeat.dropped == {"quota_low_confidence": 1})
+        assert status().heartbeat.findings == {}
+
+
+@pytest.mark.broker
+def test_check_asks_frigates_broker_and_its_api(tmp_path: Path, broker: Broker) -> None:  # noqa: F811
+    with SimulatedFrigate(broker.port) as frigate:
+        config = configure(tmp_path, port=broker.port, more=f'url = "{frigate.url}"')
+        verdicts = {one.name: one for one in check_device(config)}
+        assert verdicts["frigate"].outcome is Outcome.GOOD
+        assert verdicts["frigate"].text.endswith(f"{frigate.url} tells of 2 cameras")
+        frigate.misbehave = "500"
+        assert {one.name: one.outcome for one in check_device(config)}["frigate"] is Outcome.FAILED
+
+
+@pytest.fixture
+def bridge(tmp_path: Path) -> Iterator[Bridge]:
+    """A bridge whose threads were not started."""
+    config = configure(tmp_path, port=free_port(), more=f'url = "http://127.0.0.1:{free_port()}"')
+    assert config.frigate is not None
+    with contextlib.closing(open_spool(config)) as spool:
+        yield Bridge(config, config.frigate, spool=spool)
+
+
+def test_what_there_was_no_room_for_is_counted_once(bridge: Bridge) -> None:
+    bridge._listener.lost, bridge._tracks.pushed_out = 3, 2
+    for _ in range(2):
+        bridge._follow()
+        assert bridge._spool.counters()[1] == {BUSY: 5}
+    bridge._listener.lost = 4
+    bridge._follow()
+    assert bridge._spool.counters()[1] == {BUSY: 6}
+
+
+def test_an_api_that_is_not_there_is_left_alone_for_a_while(bridge: Bridge) -> None:
+    """Each question may take seconds, and the worker has other messages to take in."""
+    asked = 0
+
+    def question(_: FrigateApi) -> bytes:
+        nonlocal asked
+        asked += 1
+        msg = "it does not answer"
+        raise UnreachableError(msg)
+
+    assert [bridge._ask(question) for _ in range(3)] == [None] * 3
+    assert asked == 1
+
+
+@pytest.mark.broker
 def test_sigterm_drains_and_a_restart_doubles_nothing(tmp_path: Path, broker: Broker, hub) -> None:  # noqa: F811
     config = configure(tmp_path, port=broker.port, more=CAMERAS)
     with SimulatedFrigate(broker.port) as frigate, ExitStack() as stack:
@@ -466,6 +522,39 @@ def test_an_api_that_misbehaves(how: str, error: type[Exception]) -> None:
             _ = api.views() if how == "nonsense" else api.snapshot("17.5-a", most=MAX_PICTURE_BYTES)
         frigate.released.set()
         assert len(frigate.asked) == 1, "no redirect is followed"
+
+
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", b"X"),  # a header that does not end
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),  # an answer that is always about to come
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"a: b\r\n"),  # trailers without an end
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n", b"X"),  # a body, drop by drop
+        (b"HTTP/1.1 200 OK\r\n\r\n", b"X"),  # a body of no length, which only its end makes whole
+    ],
+)
+def test_no_answer_takes_longer_than_its_time(begin: bytes, more: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.frigate_http.WHOLE_S", 0.4)
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip() -> None:
+            taken, _ = server.accept()
+            with taken, contextlib.suppress(OSError):
+                taken.recv(1000)
+                taken.sendall(begin)
+                while not over.wait(0.02):
+                    taken.sendall(more)
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        try:
+            with pytest.raises(UnreachableError):
+                FrigateApi(f"http://127.0.0.1:{server.getsockname()[1]}").snapshot("17.5-a", most=MAX_PICTURE_BYTES)
+        finally:
+            over.set()
+            thread.join()
 
 
 def test_an_api_that_is_not_there_or_speaks_no_http() -> None:

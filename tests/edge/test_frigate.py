@@ -360,7 +360,7 @@ def test_the_memory_is_bounded() -> None:
     for number in range(3 * MAX_LIVE):
         tracks.note(track(number), now_s=0.0)
         tracks.offer("front", f"label {number}", b"x", now_s=0.0)
-    assert tracks.count("front") == MAX_LIVE
+    assert (tracks.count("front"), tracks.pushed_out) == (MAX_LIVE, 2 * MAX_LIVE)
     assert len(tracks._stray) == MAX_STRAY
     assert tracks.finished(now_s=FORGET_S + 1.0) == []
     assert tracks.count("front") == 0, "their ends were not heard"

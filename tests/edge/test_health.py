@@ -86,8 +86,9 @@ def test_the_status_file_is_read_as_it_was_written(tmp_path: Path) -> None:
     status = Status(pid=1, heartbeat=beat, connected=True, faults={"ack_timeout": 1}, cameras_lost={"front": "died"})
     write_status(tmp_path, status)
     assert read_status(tmp_path) == status
-    (tmp_path / "status.json").write_text("{")
-    assert read_status(tmp_path) is None
+    for other in ("", "{", "[1]", '{"of_another_version": ' + "[" * 100_000):
+        (tmp_path / "status.json").write_text(other)
+        assert read_status(tmp_path) is None
 
 
 def test_a_folder_has_one_daemon_and_a_killed_one_lets_go(tmp_path: Path) -> None:

@@ -161,6 +161,10 @@ def test_who_stands_beside_a_sight_becomes_a_track_and_a_miss() -> None:
     assert set(by_track.values()) == {1}
     other = next(mined for mined in scene.mined if mined.track_id != 1)
     assert other.region == pytest.approx(at(78 + 3 * other.at.frame.sequence), abs=3)
+    known = next(mined for mined in scene.mined if mined.track_id == 1)
+    beside = at(78 + 3 * known.at.frame.sequence)
+    seen = np.concatenate([around.xyxy for around in known.at.enlarged])
+    assert box_iou(seen, np.array([beside], np.float32)).max() > 0.5, "the frame knows of who was seen beside"
 
 
 def test_what_the_second_look_sees_is_tracked_once_not_once_a_look() -> None:

@@ -129,6 +129,13 @@ def test_what_is_not_looked_at_again_is_not_carried_for_long() -> None:
     assert not step.merged.any()
 
 
+def test_what_the_second_look_names_twice_is_published_once() -> None:
+    camera = Camera(make(MERGE))
+    for level in [BRIGHT] * 12 + [DIM] * 30:
+        camera.show(street((at(200), level)) | street((at(200), DIM), class_id=1))
+    assert max(len(published(step, at(200))) for step in camera.steps) == 1
+
+
 def test_who_is_detected_again_is_published_once_as_the_detectors_own() -> None:
     camera = Camera(make(MERGE))
     for level in [BRIGHT] * 20 + [DIM] * 30 + [BRIGHT] * 20:
@@ -375,8 +382,8 @@ def test_the_command_merges_within_its_budget(monkeypatch, tmp_path: Path, clip_
     writer.release()
 
     def witnesses(*options: str) -> Counter[str | None]:
-        arguments = ["edge", "replay", str(clip), "--out", str(tmp_path / "out"), "--input", "256x192", "--score-threshold", "0.4", *options]
-        monkeypatch.setattr(sys, "argv", arguments)
+        keys = ["--input", "256x192", "--score-threshold", "0.4"]
+        monkeypatch.setattr(sys, "argv", ["edge", "replay", str(clip), "--out", str(tmp_path / "out"), *keys, *options])
         with pytest.raises(SystemExit) as ended:
             main()
         assert not ended.value.code

@@ -7,10 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.contract.errors import UnusableError
+from edge.contract.samples import Reason
 from edge.detector.detections import Detections
-from edge.frame import Image
+from edge.detector.detector import open_detector
+from edge.finding import seal
+from edge.frame import Frame, Image
+from edge.observation import Mined, Observation
 from edge.privacy import GREY, LOW_SCORE, Redaction, person_class, widen, widen_to_head, zone_mask
-from edge.tracks import Tracker
+from edge.tracks import Link, Tracker
 
 PERSON, CAR = 0, 2
 NOBODY = np.zeros((0, 4), np.float32)
@@ -222,6 +226,42 @@ def test_who_is_seen_faintly_and_who_was_seen_a_moment_ago_is_blurred() -> None:
     coasting = made.redact(image, region=None, detections=people(), hidden=hidden)
     assert (coasting[20:100, 40:80] != image[20:100, 40:80]).any(axis=2).mean() > 0.9
     assert len(make().hidden(tracker.tracks)) == 0
+
+
+def test_who_has_a_box_too_weak_to_be_blurred_by_is_blurred_by_its_track() -> None:
+    """With a low threshold known people are followed below `LOW_SCORE`."""
+    tracker = Tracker(score_threshold=0.15)
+    for i in range(4):
+        tracker.update(people((40.0, 20.0, 80.0, 100.0)), time_s=i / 10)
+    box = (42.0, 20.0, 82.0, 100.0)
+    tracker.update(people(box, score=LOW_SCORE - 0.02), time_s=0.4)
+    (track,) = tracker.tracks
+    assert track.link is Link.WEAK
+    assert make(blur="people").hidden(tracker.tracks).tolist() == [list(box)]
+
+
+def test_whom_only_a_second_look_saw_is_blurred_beside_the_finding() -> None:
+    frame = Frame(noise((320, 240)), "camera", 0, 0, 0.0)
+    at = Observation(frame, people(), np.zeros(0, np.float32), 0.4, [], [])
+    mined = Mined(at, Reason.MISSED, 0.9, (20.0, 20.0, 60.0, 120.0), class_id=PERSON)
+    options = {"site": "s", "device": "d", "jpeg_quality": 95, "redaction": make(blur="people")}
+    detector, left = open_detector(input_size=(128, 96)), []
+    for _ in range(2):
+        _, jpeg = seal(mined, detector=detector, **options)
+        left.append(cv2.imdecode(np.frombuffer(jpeg, np.uint8), 1)[110:190, 210:250].std())
+        at.enlarged.append(people((200.0, 100.0, 260.0, 200.0)))
+    assert left[1] < left[0] / 2
+
+
+def test_the_region_of_a_control_protects_nobody() -> None:
+    frame = Frame(noise((320, 240)), "camera", 0, 0, 0.0)
+    at = Observation(frame, people((200.0, 100.0, 260.0, 200.0)), np.zeros(0, np.float32), 0.4, [], [])
+    detector, left = open_detector(input_size=(128, 96)), {}
+    for reason in (Reason.SUSPECT, Reason.CONTROL):
+        mined = Mined(at, reason, 0.0, (0.0, 0.0, 320.0, 240.0))
+        _, jpeg = seal(mined, detector=detector, site="s", device="d", jpeg_quality=95, redaction=make(blur="people"))
+        left[reason] = cv2.imdecode(np.frombuffer(jpeg, np.uint8), 1)[110:190, 210:250].std()
+    assert left[Reason.CONTROL] < left[Reason.SUSPECT] / 2
 
 
 def test_blurring_needs_a_model_that_knows_people() -> None:

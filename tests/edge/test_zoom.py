@@ -282,6 +282,19 @@ def test_over_any_frames_the_looks_stay_within_the_budget(share, frames, since):
     assert sum(taken) >= math.floor(min(1.0, share) * frames - 1e-6) - 1, "what is earned can be spent"
 
 
+@given(st.floats(0, 4), st.integers(0, 200), st.integers(1, 100))
+def test_a_long_rest_saves_no_more_than_a_few_looks(share, idle, frames):
+    budget = Budget(share)
+    for _ in range(idle):
+        budget.earn()
+    taken = 0
+    for _ in range(frames):
+        if budget.earn():
+            budget.spend()
+            taken += 1
+    assert taken <= share * frames + MAX_SAVED + 1e-6
+
+
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.05, 0.1, 0.5, 2.0]), st.booleans()), max_size=200))
 def test_a_share_that_changes_binds_from_then_on(turns):
     budget = Budget(0.1)

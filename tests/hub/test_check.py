@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from edge.contract.samples import Reason
+from edge.contract.status import CameraHealth, Heartbeat, RecallCounts, SpoolHealth, encode
 from edge.contract.topics import Kind
 from hub.check import check_lines, status_lines
 from hub.cli import app
@@ -16,6 +17,7 @@ from hub.store_status import HubStatus
 from tests.hub.made import arrival, event_id, event_payload, heartbeat_payload, part_payloads, state_payload
 
 NOW = 1_700_000_100_000
+MOST = 2**53 - 1
 runner = CliRunner()
 
 
@@ -106,6 +108,40 @@ def test_status_fits_80_columns(database):
     for expected in ("lab/box", "online", "3m", "1/1", "5 missed", "3 present", "2 near-duplicate groups", "1 event"):
         assert expected in text, text
     assert "1 with 1 images" in text
+
+
+def test_status_fits_80_columns_whatever_a_device_says(database):
+    cameras = tuple(
+        CameraHealth(
+            name=f"{number}{'c' * 60}",
+            state="frozen",
+            frames=MOST,
+            fps=1,
+            restarts=0,
+            frame_age_s=1.0,
+            detect_ms=1,
+            recall=RecallCounts(frames=10**7, detector=10**10, second_look=10**10, both=0),
+        )
+        for number in range(100)
+    )
+    spool = SpoolHealth(samples=MOST, unsent=MOST, bytes=MOST, limit_bytes=MOST)
+    beat = Heartbeat(
+        boot_id="b",
+        at_ms=NOW,
+        uptime_s=1,
+        model="m",
+        cameras=cameras,
+        spool=spool,
+        findings={},
+        dropped={f"{n}{'r' * 60}": MOST for n in range(60)},
+        bytes_up=MOST,
+    )
+    with Store.open(database) as store:
+        store.commit([arrival(Kind.HEARTBEAT, encode(beat), site="s" * 64, device="d" * 64)], now_ms=NOW)
+        lines = status_lines(store.status(now_ms=NOW))
+    assert max(map(len, lines)) <= 80
+    assert sum(line.startswith("frozen") for line in lines) == 100
+    assert any(line.endswith(f"/99{'c' * 60}") for line in lines)
 
 
 def test_status_of_an_empty_database(tmp_path):

@@ -117,6 +117,7 @@ def test_fill_bytes_and_comments_are_passed_over():
         (jpeg()[:-40], "no end"),
         (with_size(jpeg(), width=65000, height=65000), "65000x65000 pixels"),  # a JPEG bomb
         (with_size(jpeg(), width=4001, height=4000), "the limit is"),  # just over
+        (with_size(jpeg(), width=16385, height=48), "a side may have 16384"),  # more than a finding can say
         (with_size(jpeg(), width=0, height=48), "0x48"),  # no pixels
         (with_marker(jpeg(), 0xC3), "no usable frame header"),  # lossless
         (with_marker(jpeg(), 0xC9), "no usable frame header"),  # arithmetic coding

@@ -260,6 +260,10 @@ def test_one_devices_policy_is_another_than_its_sites(run, store: Store, tmp_pat
         ("lab", "", True),
         ("lab", "box", None),
     ]
+    file.write_text("paused = false\n")
+    assert run("policy", "set", "lab", "box", str(file))[0] == 0
+    assert run("policy", "resume", "lab", "box")[0] == 0
+    assert parse_policy(file.read_text()) == decode_policy(store.policies()[1].payload), "resuming pauses nothing"
 
 
 def test_what_the_hub_sees_amiss_is_said_at_once(run, store: Store, tmp_path: Path) -> None:

@@ -227,6 +227,18 @@ def test_old_hours_go_and_the_mark_of_a_boot_that_still_counts_stays(tmp_path):
         assert sums(cameras_of(store, later)["box/door"].last_day) == counts(1, 3, 1, 0)
 
 
+def test_the_mark_of_a_camera_that_was_quiet_for_long_stays(tmp_path):
+    """It has no control frames for months while its neighbour has: its old counts are not booked once more."""
+    later = NOW + (KEPT_DAYS + 1) * DAY_MS
+    with Store.open(tmp_path / "hub.db") as store:
+        store.commit([arrival(Kind.HEARTBEAT, payload({"door": counts(9, 9, 9, 9)}))], now_ms=NOW)
+        both = payload({"yard": counts(1, 2, 2, 2), "door": counts(9, 9, 9, 9)})
+        store.commit([arrival(Kind.HEARTBEAT, both)] * 2, now_ms=later)
+        assert {name: sums(one.last_day) for name, one in cameras_of(store, later).items()} == {
+            "box/yard": counts(1, 2, 2, 2)
+        }
+
+
 @pytest.fixture
 def database(tmp_path):
     """A camera with enough in the last hour, one with enough in a day, one with too few, and one long silent."""
