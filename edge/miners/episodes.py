@@ -138,9 +138,9 @@ class Episode:
 
     def note(self, sight: Sight, found: Detections) -> Sight | None:
         """Take in what the second look saw around a sight; return what it saw of the object, if anything."""
-        box = _best_of(found, sight.xyxy, self.class_id)
+        box = _best_of(found, sight, self.class_id)
         self.look_at = max(self.look_at + 1, 2 * self.length)
-        if box is None or is_taken(box[0], box[2], sight.at):
+        if box is None:
             self.refuted += 1
             self._mark(sight)
             return None
@@ -228,14 +228,13 @@ def middle(episode: Episode, after: Xyxy) -> Sight | None:
     return between if is_inside(between.xyxy, between.at) else None
 
 
-def _best_of(found: Detections, xyxy: Xyxy, class_id: int | None) -> tuple[Xyxy, float, int] | None:
-    """Return box, score and class of the best that lies at a place."""
-    at_place = (box_iou(found.xyxy, np.array([xyxy], np.float32))[:, 0] >= SAME_IOU) & (found.score >= ZOOM_SCORE)
+def _best_of(found: Detections, sight: Sight, class_id: int | None) -> tuple[Xyxy, float, int] | None:
+    """Return box, score and class of the best that lies at a sight and is not what the detector reports anyway."""
+    at_place = (box_iou(found.xyxy, np.array([sight.xyxy], np.float32))[:, 0] >= SAME_IOU) & (found.score >= ZOOM_SCORE)
     if class_id is not None:
         at_place &= found.class_id == class_id
-    index = np.flatnonzero(at_place)
-    if not len(index):
-        return None
-    best = int(index[found.score[index].argmax()])
-    x1, y1, x2, y2 = found.xyxy[best].tolist()
-    return (x1, y1, x2, y2), float(found.score[best]), int(found.class_id[best])
+    for index in sorted(np.flatnonzero(at_place).tolist(), key=lambda index: -float(found.score[index])):
+        x1, y1, x2, y2 = found.xyxy[index].tolist()
+        if not is_taken((x1, y1, x2, y2), int(found.class_id[index]), sight.at):
+            return (x1, y1, x2, y2), float(found.score[index]), int(found.class_id[index])
+    return None
