@@ -219,8 +219,9 @@ class MissedMiner:
 
     def _settle(self, now: Observation) -> list[Mined]:
         """Judge what waited and was looked at, or has waited for too long, or is too much."""
-        self._waiting.sort(key=lambda one: self._severity(one.episode, seen_again=one.seen_again))
         crowded = max(0, len(self._waiting) - MAX_WAITING)
+        if crowded:
+            self._waiting.sort(key=lambda one: self._severity(one.episode, seen_again=one.seen_again))
         due = [
             one
             for index, one in enumerate(self._waiting)
