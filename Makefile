@@ -24,7 +24,7 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/hub demo --out demo-out
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -q -m "not soak"
+	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "not soak"
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

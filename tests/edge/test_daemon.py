@@ -148,7 +148,7 @@ def test_nothing_is_lost_or_doubled_when_the_device_is_killed(tmp_path: Path, br
         process.send_signal(signal.SIGKILL)
         process.wait()
     process = device()
-    wait_until(lambda: read_status(config.data_dir).pid == process.pid)
+    wait_until(lambda: (status := read_status(config.data_dir)).pid == process.pid and status.connected)
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
     with contextlib.closing(sqlite3.connect(config.data_dir / "spool.db")) as db:
