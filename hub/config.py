@@ -11,6 +11,7 @@ import msgspec
 
 from edge.contract.errors import UnusableError
 from edge.contract.settings import BrokerSettings, parse_settings, read_settings
+from hub.tags import TagsConfig
 from hub.wants import WantRule
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
@@ -45,6 +46,14 @@ outstanding_per_device = 50
 pool = 100                  # frames here that are in no batch
 resend_s = 60               # an unanswered want is sent again
 max_age_h = 72              # then a frame is asked for no more
+
+[tags]                      # beside those that the devices measure
+timezone = "Europe/Zurich"  # "UTC": what the hours of day mean
+rules = { gate = "camera:plant7/cam1/gate and left" }
+
+[keep]                      # frames in batches are kept in any case
+frame_days = 90             # an older frame is deleted
+frame_bytes = 50000000000   # over this, the oldest go first
 """
 
 
@@ -111,6 +120,18 @@ class WantsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         )
 
 
+class KeepConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[keep]`: which frames `hub gc`, and `hub serve` once an hour, delete. Findings and frames in batches are kept.
+
+    Attributes:
+        frame_days: an older frame is deleted.
+        frame_bytes: while all frames are more than this, the oldest are deleted.
+    """
+
+    frame_days: Positive = 90.0
+    frame_bytes: Annotated[int, msgspec.Meta(ge=0, le=10**15)] = 50_000_000_000
+
+
 class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole of `hub.toml`.
 
@@ -119,12 +140,16 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         mqtt: see `MqttConfig`.
         ingest: see `IngestConfig`.
         wants: see `WantsConfig`.
+        tags: see `TagsConfig`.
+        keep: see `KeepConfig`.
     """
 
     database: Path = Path("weakspot.db")
     mqtt: MqttConfig = MqttConfig()
     ingest: IngestConfig = IngestConfig()
     wants: WantsConfig = WantsConfig()
+    tags: TagsConfig = TagsConfig()
+    keep: KeepConfig = KeepConfig()
 
 
 def read_config(path: Path) -> HubConfig:

@@ -187,6 +187,7 @@ def as_leader(row: FindingRow, group_id: int) -> LeaderRow:
         region=row.region,
         width=row.width,
         height=row.height,
+        track=row.track,
         crop_hash=row.crop_hash,
         frame_hash=row.frame_hash,
         features=row.features,

@@ -17,6 +17,9 @@ a black frame has zeros for a hash and is never asked for.
 `recall_hour` has the counts of hub.recall that were heard in an hour, `recall_mark` how far each boot is in them: a
 heartbeat adds what is above its boot's mark.
 
+`finding.tags` and `sighting.tags` are words between spaces, as hub.tags joins them. A sighting is one object once: see
+hub.store_sightings.
+
 The indexes hold every column that the curator and `hub status` count with: a finding's row carries its header, and a
 scan over the rows would read the whole file.
 """
@@ -101,6 +104,8 @@ CREATE TABLE finding (
     y2 REAL NOT NULL,
     width INTEGER NOT NULL,
     height INTEGER NOT NULL,
+    track TEXT NOT NULL,
+    tags TEXT NOT NULL,
     crop_hash BLOB NOT NULL CHECK (length(crop_hash) = 32),
     frame_hash BLOB NOT NULL CHECK (length(frame_hash) = 32),
     features BLOB NOT NULL,
@@ -205,13 +210,67 @@ CREATE TABLE counter (
     value INTEGER NOT NULL
 ) WITHOUT ROWID;
 
+CREATE TABLE sighting (
+    id INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL CHECK (kind IN ('missed', 'found', 'overlooked')),
+    finding_id INTEGER NOT NULL REFERENCES finding (id),
+    group_id INTEGER NOT NULL REFERENCES near_duplicate_group (id),
+    site TEXT NOT NULL,
+    device TEXT NOT NULL,
+    camera TEXT NOT NULL,
+    label TEXT NOT NULL,
+    model TEXT NOT NULL,
+    captured_at_ms INTEGER NOT NULL,
+    x1 REAL NOT NULL,
+    y1 REAL NOT NULL,
+    x2 REAL NOT NULL,
+    y2 REAL NOT NULL,
+    tags TEXT NOT NULL
+);
+
+CREATE UNIQUE INDEX sighting_missed ON sighting (group_id) WHERE kind = 'missed';
+
+CREATE INDEX sighting_time ON sighting (captured_at_ms);
+
+CREATE INDEX sighting_finding ON sighting (finding_id);
+
+CREATE TABLE weak_spot (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL,
+    tags TEXT NOT NULL UNIQUE,
+    manual INTEGER NOT NULL,
+    state TEXT NOT NULL
+        CHECK (state IN ('open', 'batched', 'annotated', 'trained', 'fixed', 'not_fixed', 'regressed')),
+    opened_at_ms INTEGER NOT NULL,
+    named_at_ms INTEGER NOT NULL
+);
+
+CREATE TABLE weak_spot_step (
+    id INTEGER PRIMARY KEY,
+    weak_spot_id INTEGER NOT NULL REFERENCES weak_spot (id),
+    at_ms INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    model TEXT NOT NULL,
+    rate REAL,
+    low REAL,
+    high REAL,
+    against REAL,
+    missed INTEGER NOT NULL,
+    found INTEGER NOT NULL,
+    batch_id INTEGER REFERENCES batch (id),
+    note TEXT NOT NULL
+);
+
+CREATE INDEX weak_spot_step_of ON weak_spot_step (weak_spot_id, id);
+
 CREATE TABLE batch (
     id INTEGER PRIMARY KEY,
     created_at_ms INTEGER NOT NULL,
     size INTEGER NOT NULL,
     title TEXT NOT NULL,
-    weak_spot TEXT NOT NULL,
-    model TEXT NOT NULL
+    weak_spot_id INTEGER REFERENCES weak_spot (id),
+    model TEXT NOT NULL,
+    minutes REAL
 );
 
 CREATE TABLE batch_member (
@@ -221,6 +280,7 @@ CREATE TABLE batch_member (
     group_id INTEGER NOT NULL REFERENCES near_duplicate_group (id),
     why TEXT NOT NULL,
     gain REAL NOT NULL,
+    test INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (batch_id, rank)
 );
 

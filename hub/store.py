@@ -17,11 +17,12 @@ from urllib.parse import quote
 
 from edge.contract.errors import UnusableError
 from edge.contract.policy import Policy
-from hub import store_batches, store_check, store_groups, store_ingest, store_policies, store_status
+from hub import store_batches, store_check, store_groups, store_ingest, store_policies, store_sightings, store_status
 from hub.arrivals import Arrival, Outcome
 from hub.migrations import APPLICATION_ID, migrate
 from hub.store_policies import DeviceWord, PolicyRow
 from hub.store_rows import BatchMember, BatchRow, FindingRow, FrameState, GroupAssignment, LeaderRow
+from hub.store_sightings import SightingRow
 from hub.store_status import HubStatus
 from hub.wants import DeviceKey, DeviceSpend, OpenFinding, Overdue, Pooled
 
@@ -182,6 +183,12 @@ class Store:
         """Return how many findings each group counts."""
         return store_groups.group_sizes(self._connection, group_ids)
 
+    # Sightings
+
+    def sightings(self, *, since_ms: int, limit: int) -> Iterator[SightingRow]:
+        """Yield the newest `limit` sightings captured since then, newest first."""
+        return store_sightings.sightings(self._connection, since_ms=since_ms, limit=limit)
+
     # Wants
 
     def pooled(self, limit_per_device: int, *, alive_since_ms: int) -> list[Pooled]:
@@ -241,13 +248,19 @@ class Store:
         return store_batches.candidates(self._connection)
 
     def freeze_batch(
-        self, members: Sequence[BatchMember], *, now_ms: int, title: str, weak_spot: str = "", model: str = ""
+        self,
+        members: Sequence[BatchMember],
+        *,
+        now_ms: int,
+        title: str,
+        weak_spot_id: int | None = None,
+        model: str = "",
     ) -> int:
         """Freeze a batch, in order of rank, and return its number.
 
         Raises `UnusableError`, and stores nothing, when a frame is not here or a group is already in a batch.
         """
-        batch = BatchRow(id=0, created_at_ms=now_ms, size=0, title=title, weak_spot=weak_spot, model=model)
+        batch = BatchRow(id=0, created_at_ms=now_ms, size=0, title=title, weak_spot_id=weak_spot_id, model=model)
         return store_batches.freeze_batch(self._connection, members, batch)
 
     def batches(self) -> list[BatchRow]:

@@ -35,8 +35,8 @@ def freeze_batch(connection: sqlite3.Connection, members: Sequence[BatchMember],
         raise UnusableError(msg)
     with immediate(connection):
         batch_id: int = connection.execute(
-            "INSERT INTO batch (created_at_ms, size, title, weak_spot, model) VALUES (?, ?, ?, ?, ?) RETURNING id",
-            (batch.created_at_ms, len(members), batch.title, batch.weak_spot, batch.model),
+            "INSERT INTO batch (created_at_ms, size, title, weak_spot_id, model) VALUES (?, ?, ?, ?, ?) RETURNING id",
+            (batch.created_at_ms, len(members), batch.title, batch.weak_spot_id, batch.model),
         ).fetchone()[0]
         for rank, member in enumerate(members, start=1):
             fits = connection.execute(
@@ -48,9 +48,9 @@ def freeze_batch(connection: sqlite3.Connection, members: Sequence[BatchMember],
                 raise UnusableError(msg)
             try:
                 connection.execute(
-                    "INSERT INTO batch_member (batch_id, rank, event_id, group_id, why, gain)"
-                    " VALUES (?, ?, ?, ?, ?, ?)",
-                    (batch_id, rank, member.event_id, member.group_id, member.why, member.gain),
+                    "INSERT INTO batch_member (batch_id, rank, event_id, group_id, why, gain, test)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (batch_id, rank, member.event_id, member.group_id, member.why, member.gain, member.test),
                 )
             except sqlite3.IntegrityError as error:
                 msg = f"group {member.group_id} is already in a batch"
@@ -60,14 +60,16 @@ def freeze_batch(connection: sqlite3.Connection, members: Sequence[BatchMember],
 
 def batches(connection: sqlite3.Connection) -> list[BatchRow]:
     """Return every batch, oldest first."""
-    rows = connection.execute("SELECT id, created_at_ms, size, title, weak_spot, model FROM batch ORDER BY id")
+    rows = connection.execute(
+        "SELECT id, created_at_ms, size, title, weak_spot_id, model, minutes FROM batch ORDER BY id"
+    )
     return [BatchRow(*row) for row in rows]
 
 
 def batch(connection: sqlite3.Connection, batch_id: int) -> BatchRow:
     """Return one batch. Raises `UnusableError` when there is none of that number."""
     row = connection.execute(
-        "SELECT id, created_at_ms, size, title, weak_spot, model FROM batch WHERE id = ?", (batch_id,)
+        "SELECT id, created_at_ms, size, title, weak_spot_id, model, minutes FROM batch WHERE id = ?", (batch_id,)
     ).fetchone()
     if row is None:
         msg = f"there is no batch {batch_id}: `hub batch list` names those there are"
@@ -78,9 +80,9 @@ def batch(connection: sqlite3.Connection, batch_id: int) -> BatchRow:
 def batch_members(connection: sqlite3.Connection, batch_id: int) -> list[BatchMember]:
     """Return the members of a batch in order of rank."""
     rows = connection.execute(
-        "SELECT event_id, group_id, why, gain FROM batch_member WHERE batch_id = ? ORDER BY rank", (batch_id,)
+        "SELECT event_id, group_id, why, gain, test FROM batch_member WHERE batch_id = ? ORDER BY rank", (batch_id,)
     )
-    return [BatchMember(*row) for row in rows]
+    return [BatchMember(r[0], r[1], r[2], r[3], test=bool(r[4])) for r in rows]
 
 
 def finding(connection: sqlite3.Connection, event_id: str) -> FindingRow:

@@ -11,6 +11,7 @@ from edge.contract.errors import WeakspotError
 from edge.contract.policy import decode_policy
 from edge.contract.samples import Finding
 from hub.images import require_jpeg
+from hub.tags import join_tags
 
 _RULES: Final = (
     (
@@ -51,6 +52,17 @@ _RULES: Final = (
         ),
     ),
     (
+        "a group with a missed finding has no sighting of it",
+        (
+            "SELECT DISTINCT f.group_id FROM finding f WHERE f.reason = 'missed' AND f.group_id IS NOT NULL"
+            " AND NOT EXISTS (SELECT 1 FROM sighting s WHERE s.group_id = f.group_id AND s.kind = 'missed')"
+        ),
+    ),
+    (
+        "a sighting is not of its finding's group",
+        "SELECT s.id FROM sighting s JOIN finding f ON f.id = s.finding_id WHERE f.group_id IS NOT s.group_id",
+    ),
+    (
         "a batch does not have the size it says",
         (
             "SELECT b.id FROM batch b LEFT JOIN batch_member m ON m.batch_id = b.id"
@@ -72,7 +84,7 @@ _RULES: Final = (
 
 STATED_COLUMNS: Final = (
     "event_id, site, device, camera, reason, severity, label, captured_at_ms, x1, y1, x2, y2, width, height,"
-    " crop_hash, frame_hash, features, model, frame_bytes, frame_sha256"
+    " track, tags, crop_hash, frame_hash, features, model, frame_bytes, frame_sha256"
 )
 _finding_decoder = msgspec.json.Decoder(Finding)
 
@@ -143,6 +155,8 @@ def stated_columns(finding: Finding) -> tuple[object, ...]:
         *finding.region,
         finding.width,
         finding.height,
+        finding.track,
+        join_tags(finding.tags),
         bytes.fromhex(finding.crop_hash),
         bytes.fromhex(finding.frame_hash),
         finding.features,

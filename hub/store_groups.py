@@ -20,6 +20,7 @@ from hub.store_rows import (
     immediate,
     leader_row,
 )
+from hub.store_sightings import note_sightings
 from hub.wants import DeviceKey, DeviceSpend, OpenFinding, Overdue, Pooled
 
 _BLACK: Final = "zeroblob(32)"  # the hash of a flat picture, see hub.hashing.is_blank
@@ -85,6 +86,7 @@ def _assign(connection: sqlite3.Connection, assignment: GroupAssignment) -> None
     if made.rowcount != 1:
         msg = f"finding {event_id} is unknown or already grouped, or group {group_id} does not exist"
         raise StaleError(msg)
+    note_sightings(connection, event_id, group_id)
     # A group asks for one frame: a member is open only when nothing of its group is here, on its way, or open.
     connection.execute(
         "UPDATE finding SET group_id = ?1, want_open = frame_state = 'held'"

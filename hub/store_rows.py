@@ -38,6 +38,8 @@ class FindingRow:
 
     Attributes:
         region: `xyxy` pixels of the original frame.
+        track: as the device calls the object; empty where it follows none.
+        tags: the device's, words between spaces.
         crop_hash: 32 bytes, as `frame_hash`.
         features: `[n]` int8, L2-normalised times 127; n may be 0.
         group_id: its near-duplicate group; None until the curator has seen it.
@@ -55,6 +57,8 @@ class FindingRow:
     region: Xyxy
     width: int
     height: int
+    track: str
+    tags: str
     crop_hash: bytes = field(repr=False)
     frame_hash: bytes = field(repr=False)
     features: Features = field(repr=False, compare=False)
@@ -62,6 +66,12 @@ class FindingRow:
     frame_state: FrameState
     group_id: int | None
     header: bytes = field(repr=False)
+
+    @property
+    def place(self) -> Xyxy:
+        """The region in fractions of the frame's width and height."""
+        x1, y1, x2, y2 = self.region
+        return x1 / self.width, y1 / self.height, x2 / self.width, y2 / self.height
 
     def finding(self) -> Finding:
         """Decode the stored header: boxes, witnesses, tags, light. Raises `UnusableError` when it is damaged."""
@@ -91,6 +101,7 @@ class LeaderRow:
     region: Xyxy
     width: int
     height: int
+    track: str
     crop_hash: bytes = field(repr=False)
     frame_hash: bytes = field(repr=False)
     features: Features = field(repr=False, compare=False)
@@ -112,33 +123,41 @@ class BatchMember:
     Attributes:
         why: one phrase for the annotator's engineer: why this image was chosen.
         gain: what it added to the selection's objective.
+        test: it is of the test share: it measures what a training brought, and is never trained on.
     """
 
     event_id: str
     group_id: int
     why: str
     gain: float
+    test: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class BatchRow:
-    """One frozen batch. `weak_spot` is empty when the batch was not made for a named one."""
+    """One frozen batch.
+
+    Attributes:
+        weak_spot_id: the weak spot it was made for; None when it was made for none.
+        minutes: of people's work on it, as far as it was told.
+    """
 
     id: int
     created_at_ms: int
     size: int
     title: str
-    weak_spot: str
+    weak_spot_id: int | None
     model: str
+    minutes: float | None = None
 
 
 FINDING_COLUMNS: Final = (
     "event_id, site, device, camera, reason, severity, label, captured_at_ms, x1, y1, x2, y2, width, height,"
-    " crop_hash, frame_hash, features, model, frame_state, group_id, header"
+    " track, tags, crop_hash, frame_hash, features, model, frame_state, group_id, header"
 )
 LEADER_COLUMNS: Final = (
     "g.id, f.event_id, f.site, f.device, f.camera, f.label, f.captured_at_ms, g.first_at_ms, g.last_at_ms,"
-    " f.x1, f.y1, f.x2, f.y2, f.width, f.height, f.crop_hash, f.frame_hash, f.features"
+    " f.x1, f.y1, f.x2, f.y2, f.width, f.height, f.track, f.crop_hash, f.frame_hash, f.features"
 )
 
 
@@ -164,13 +183,15 @@ def _finding_row(row: tuple[Any, ...]) -> FindingRow:
         region=(row[8], row[9], row[10], row[11]),
         width=row[12],
         height=row[13],
-        crop_hash=row[14],
-        frame_hash=row[15],
-        features=np.frombuffer(row[16], np.int8),
-        model=row[17],
-        frame_state=FrameState(row[18]),
-        group_id=row[19],
-        header=row[20],
+        track=row[14],
+        tags=row[15],
+        crop_hash=row[16],
+        frame_hash=row[17],
+        features=np.frombuffer(row[18], np.int8),
+        model=row[19],
+        frame_state=FrameState(row[20]),
+        group_id=row[21],
+        header=row[22],
     )
 
 
@@ -189,9 +210,10 @@ def leader_row(row: tuple[Any, ...]) -> LeaderRow:
         region=(row[9], row[10], row[11], row[12]),
         width=row[13],
         height=row[14],
-        crop_hash=row[15],
-        frame_hash=row[16],
-        features=np.frombuffer(row[17], np.int8),
+        track=row[15],
+        crop_hash=row[16],
+        frame_hash=row[17],
+        features=np.frombuffer(row[18], np.int8),
     )
 
 

@@ -68,13 +68,20 @@ class WitnessKind(StrEnum):
     ZOOM = "zoom"
 
 
-class Box(msgspec.Struct, frozen=True):
-    """One box, `xyxy` in pixels of the original frame. `witness` is None for what the detector itself reported."""
+class Box(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One box, `xyxy` in pixels of the original frame.
+
+    Attributes:
+        witness: None for what the detector itself reported.
+        tags: what the object is like, measured in a `control` frame on each object that counts for the rates; empty
+            elsewhere.
+    """
 
     xyxy: Xyxy
     label: Text
     score: Score
     witness: WitnessKind | None = None
+    tags: tuple[Text, ...] = ()
 
 
 class Witness(msgspec.Struct, frozen=True):
@@ -106,6 +113,10 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         boxes: at most `MAX_BOXES`, the detector's own and the witnesses'.
         crop_hash: 256-bit perceptual hash of the region with context, hexadecimal.
         frame_hash: the same of the whole frame.
+        track: what the device calls the object that it follows there, unlike any other of its tracks before or after a
+            restart; empty where it follows none.
+        looked_twice: of a `control`: the frame was looked at enlarged, tile by tile, and every object that counts for
+            the rates has its tags; those that only the second look found have the witness `zoom`.
         features: the model's pooled feature vector, L2-normalised, times 127, as int8; may be empty.
         model: the release that failed.
         frame_bytes: size of the JPEG that the device holds.
@@ -125,6 +136,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     boxes: Annotated[tuple[Box, ...], msgspec.Meta(max_length=MAX_BOXES)]
     witnesses: tuple[Witness, ...]
     tags: tuple[Text, ...]
+    track: Text = ""
+    looked_twice: bool = False
     width: Pixels
     height: Pixels
     crop_hash: Sha256

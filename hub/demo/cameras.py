@@ -14,9 +14,9 @@ from edge.contract.errors import UnusableError
 
 Image = NDArray[np.uint8]
 SEED: Final = 7
-DARK_GAIN: Final = 0.3
-SIGMAS: Final = {"day": 0.0, "dark": 3.0, "noisy": 14.0}
-CAMERAS: Final = {"day": "as it is", "dark": "30 % of the light", "noisy": "noise of 14 grey levels"}
+DARK_GAIN: Final = 0.1
+SIGMAS: Final = {"day": 0.0, "dark": 3.0, "noisy": 45.0}
+CAMERAS: Final = {"day": "as it is", "dark": "10 % of the light", "noisy": "noise of 45 grey levels"}
 
 
 def find_clip() -> Path:

@@ -100,6 +100,8 @@ def finding(image: np.ndarray, box: np.ndarray, *, number: int, at_ms: int, jitt
         region=region,
         width=width,
         height=height,
+        track="",
+        tags="",
         crop_hash=bytes.fromhex(print_.crop_hash),
         frame_hash=bytes.fromhex(print_.frame_hash),
         features=np.zeros(0, np.int8),

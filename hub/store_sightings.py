@@ -1,0 +1,103 @@
+"""SQL of the sightings: one object once, missed or seen in a frame drawn at random. What the rates are counted over.
+
+`missed`: an event, the first `missed` finding of a near-duplicate group. `found`, `overlooked`: an object of a
+`control` frame that was looked at twice, found by the detector or by the second look alone. The last two say what share
+of all objects is missed; the first says of what kind the missed ones are.
+
+Laws:
+
+1. A near-duplicate group has at most one `missed` sighting, and has one when a member is a `missed` finding.
+2. A sighting is noted in the transaction that groups its finding.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import msgspec
+
+from edge.contract.samples import Finding, Reason, WitnessKind
+from hub.tags import join_tags
+
+Place = tuple[float, float, float, float]
+_COLUMNS: Final = "kind, finding_id, group_id, site, device, camera, label, model, captured_at_ms, x1, y1, x2, y2, tags"
+_finding_decoder = msgspec.json.Decoder(Finding)
+
+
+class SightingRow(NamedTuple):
+    """One object, once.
+
+    Attributes:
+        kind: `missed`, `found` or `overlooked`.
+        place: `xyxy` in fractions of the frame's width and height.
+        tags: the device's, words between spaces.
+    """
+
+    kind: str
+    finding_id: int
+    group_id: int
+    site: str
+    device: str
+    camera: str
+    label: str
+    model: str
+    captured_at_ms: int
+    place: Place
+    tags: str
+
+
+def note_sightings(connection: sqlite3.Connection, event_id: str, group_id: int) -> None:
+    """Note what a finding that has just joined its group says of objects."""
+    finding_id, reason = connection.execute("SELECT id, reason FROM finding WHERE event_id = ?", (event_id,)).fetchone()
+    if reason == Reason.MISSED:
+        connection.execute(
+            f"INSERT OR IGNORE INTO sighting ({_COLUMNS})"
+            " SELECT 'missed', id, ?, site, device, camera, label, model, captured_at_ms,"
+            " x1 / width, y1 / height, x2 / width, y2 / height, tags FROM finding WHERE id = ?",
+            (group_id, finding_id),
+        )
+    elif reason == Reason.CONTROL:
+        _note_objects(connection, finding_id, group_id)
+
+
+def _note_objects(connection: sqlite3.Connection, finding_id: int, group_id: int) -> None:
+    header = connection.execute("SELECT header FROM finding WHERE id = ?", (finding_id,)).fetchone()[0]
+    try:
+        finding = _finding_decoder.decode(header)
+    except (msgspec.DecodeError, UnicodeDecodeError):  # `hub check` names it; the group stands without
+        return
+    if not finding.looked_twice:
+        return
+    width, height = finding.width, finding.height
+    connection.executemany(
+        f"INSERT INTO sighting ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (
+                "overlooked" if box.witness is WitnessKind.ZOOM else "found",
+                finding_id,
+                group_id,
+                finding.site,
+                finding.device,
+                finding.camera,
+                box.label,
+                finding.model,
+                finding.captured_at_ms,
+                box.xyxy[0] / width,
+                box.xyxy[1] / height,
+                box.xyxy[2] / width,
+                box.xyxy[3] / height,
+                join_tags(box.tags),
+            )
+            for box in finding.boxes
+            if box.tags
+        ],
+    )
+
+
+def sightings(connection: sqlite3.Connection, *, since_ms: int, limit: int) -> Iterator[SightingRow]:
+    """Yield the newest `limit` sightings captured since then, newest first."""
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM sighting WHERE captured_at_ms >= ? ORDER BY captured_at_ms DESC, id DESC LIMIT ?",
+        (since_ms, limit),
+    )
+    return (SightingRow(*row[:9], place=(row[9], row[10], row[11], row[12]), tags=row[13]) for row in rows)
