@@ -100,4 +100,4 @@ def sightings(connection: sqlite3.Connection, *, since_ms: int, limit: int) -> I
         f"SELECT {_COLUMNS} FROM sighting WHERE captured_at_ms >= ? ORDER BY captured_at_ms DESC, id DESC LIMIT ?",
         (since_ms, limit),
     )
-    return (SightingRow(*row[:9], place=(row[9], row[10], row[11], row[12]), tags=row[13]) for row in rows)
+    return (SightingRow._make((*row[:9], row[9:13], row[13])) for row in rows)
