@@ -272,7 +272,6 @@ class Bridge:
             site=self._config.site,
             device=self._config.device,
             sequence=self._cameras.next_sample(track.camera),
-            detected=1 + self._tracks.count(track.camera),
         )
         finding = seal(track, picture, verdict=verdict, detect=detect, origin=origin)
         if finding is None:

@@ -30,6 +30,7 @@ from typing import Final
 from edge.camera import Camera, CameraState
 from edge.config import CameraConfig, EdgeConfig, SourceKind, source_kind
 from edge.contract.errors import UnusableError, WeakspotError
+from edge.contract.samples import Reason
 from edge.contract.status import Heartbeat, encode
 from edge.detector.detector import Detector
 from edge.eye import Eye
@@ -261,6 +262,8 @@ class Daemon:
             self._note_fault("detection_error", "a frame could not be looked at", error)
 
     def _look(self, eye: Eye, frame: Frame) -> None:
+        eye.watch(frame)
+        eye.pipeline.wanted = not eye.frozen and not self._is_closed()
         begun_s = time.monotonic()
         step = eye.pipeline.step(frame)
         now_s = time.monotonic()
@@ -268,18 +271,18 @@ class Daemon:
             self._note_fault("not_finite", "the model gave numbers that are not finite")
         eye.meter.note(now_s=now_s, detect_ms=(now_s - begun_s) * 1e3)
         self._stream.offer(frame, step.detections, merged=step.merged)
-        eye.watch(frame)
-        self._hand_over(frame.camera, [] if eye.frozen else step.mined, wait_s=0.0)
+        self._hand_over(frame.camera, _drawn(step.mined) if eye.frozen else step.mined, wait_s=0.0)
 
     def _finish(self, eye: Eye) -> None:
         """Take what is still open when a recording ends or the daemon stops. Waits only when no camera is left."""
         nothing_left = self._halting.is_set() or all(other.finished for other in self._eyes)
-        mined = [] if eye.frozen else eye.pipeline.finish()
+        mined = eye.pipeline.finish()
+        mined = _drawn(mined) if eye.frozen else mined
         self._hand_over(eye.camera.name, mined, wait_s=PATIENCE_S if nothing_left else 0.0)
 
     def _hand_over(self, camera: str, mined: list[Mined], *, wait_s: float) -> None:
-        if mined and closed(self._rules, local=datetime.now(UTC).astimezone()) is not None:
-            return  # nothing is counted: nobody wants findings now
+        if mined and self._is_closed():  # nothing is counted of what is left out: nobody wants findings now
+            mined = _drawn(mined)
         for one in mined:
             if not self._quota.admit(camera, one.reason, now_s=time.monotonic()):
                 self._spool.count(f"quota_{one.reason}")
@@ -288,6 +291,9 @@ class Daemon:
                 self._queue.put(one, block=wait_s > 0, timeout=wait_s or None)
             except queue.Full:
                 self._spool.count("writer_busy")
+
+    def _is_closed(self) -> bool:
+        return closed(self._rules, local=datetime.now(UTC).astimezone()) is not None
 
     def _note_fault(self, reason: str, text: str, error: Exception | None = None) -> None:
         """Count a fault; log the 1st, 2nd, 4th, 8th ... so that a fault of every frame does not fill the disk."""
@@ -370,3 +376,8 @@ class Daemon:
             policies=self._policies.verdicts,
             findings_day=self._day.note(now_ms=time.time_ns() // 1_000_000, total=sum(findings.values())),
         )
+
+
+def _drawn(mined: list[Mined]) -> list[Mined]:
+    """Return the `control` frames: while nothing is mined none is drawn, and those that waited are not lost."""
+    return [one for one in mined if one.reason is Reason.CONTROL]

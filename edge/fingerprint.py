@@ -28,7 +28,7 @@ HASH_BYTES: Final = 32
 CONTEXT_SCALE: Final = 2.0
 MIN_LIGHT_SIDE_PX: Final = 8
 MIN_NOISE_SIDE_PX: Final = 96
-MAX_NOISE_SIDE_PX: Final = 512
+MAX_NOISE_SIDE_PX: Final = 256
 
 _HASH_SIDE: Final = 64
 _HASH_FREQUENCIES: Final = 16
@@ -103,7 +103,7 @@ def measure_light(gray: Gray, region: Xyxy) -> Light:
     `brightness` is the mean and `contrast` the standard deviation over the region. `sharpness` is the variance of the
     4-neighbour Laplacian over the region at the frame's own scale; noise of sigma s alone adds `20 * s ** 2` to it.
     These three look at no less than 8x8 pixels. `noise` is `noise_sigma` over the region with context, no less than
-    96x96 pixels and no more than the middle 512x512.
+    96x96 pixels and no more than the middle 256x256.
     """
     size = (gray.shape[1], gray.shape[0])
     x1, y1, x2, y2 = _window(region, size, scale=1.0, min_side_px=MIN_LIGHT_SIDE_PX)
@@ -133,9 +133,9 @@ def noise_sigma(gray: Gray) -> float:
     picture = gray.astype(np.float32)
     response = np.abs(cv2.filter2D(picture, cv2.CV_32F, _IMMERKAER))[1:-1, 1:-1]
     smooth = cv2.GaussianBlur(picture, (5, 5), 0)
-    slope = np.hypot(cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1))[1:-1, 1:-1]
+    slope = cv2.magnitude(cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1))[1:-1, 1:-1]
     level = picture[1:-1, 1:-1]
-    responses, slopes, levels = (_block_means(plane) for plane in (response, slope, level))
+    responses, slopes, levels = (_block_means(np.asarray(plane, np.float32)) for plane in (response, slope, level))
     usable = (levels > _CLIPPED_LOW) & (levels < _CLIPPED_HIGH)
     if usable.any():
         responses, slopes = responses[usable], slopes[usable]
@@ -200,14 +200,13 @@ def _middle(gray: Gray) -> Gray:
     return gray[top : top + MAX_NOISE_SIDE_PX, left : left + MAX_NOISE_SIDE_PX]
 
 
-def _block_means(plane: Floats) -> NDArray[np.float64]:
+def _block_means(plane: Floats) -> Floats:
     """Return the mean of every 8x8 block that fits; of the whole plane where none does."""
     rows, columns = plane.shape[0] // _BLOCK_PX, plane.shape[1] // _BLOCK_PX
     if rows == 0 or columns == 0:
-        return np.array([plane.mean()], np.float64)
-    whole = plane[: rows * _BLOCK_PX, : columns * _BLOCK_PX].astype(np.float64)
-    means: NDArray[np.float64] = whole.reshape(rows, _BLOCK_PX, columns, _BLOCK_PX).mean(axis=(1, 3)).ravel()
-    return means
+        return np.array([plane.mean()], np.float32)
+    whole = plane[: rows * _BLOCK_PX, : columns * _BLOCK_PX]
+    return np.asarray(cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA).ravel(), np.float32)
 
 
 def _dct_rows() -> NDArray[np.float64]:

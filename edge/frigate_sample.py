@@ -1,6 +1,7 @@
 """A finished track of Frigate and its snapshot become a finding and its frame.
 
-The JPEG travels as it came: nothing is encoded anew. `features` are empty, since Frigate tells none.
+The JPEG travels as it came: nothing is encoded anew. `features` are empty, since Frigate tells none. Where
+other objects were in the same frame it does not tell, either: no finding is tagged `crowded` or `occluded`.
 """
 
 import hashlib
@@ -12,12 +13,12 @@ import numpy as np
 
 from edge.contract.errors import UnusableError
 from edge.contract.jpeg import jpeg_size
-from edge.contract.samples import Box, Finding, Reason
+from edge.contract.samples import Box, Finding, Reason, plain_text
 from edge.fingerprint import fingerprint
 from edge.frame import Image
 from edge.frigate import FrigateTrack, UnfitError, Verdict, is_at_border, place
 from edge.frigate_tracks import Picture
-from edge.tags import finding_tags
+from edge.tags import object_tags
 
 MODEL: Final = "frigate"
 INPUT_PX: Final = 320.0  # side of the input of Frigate's usual models
@@ -26,12 +27,11 @@ _NAMESPACE: Final = uuid.UUID("5a2f0f0e-6b1d-4b8e-9a37-0d6c1f4b7e21")
 
 
 class Origin(NamedTuple):
-    """Where a sample comes from. `detected`: how many tracks the camera has; `sequence`: of its pictures, from 0."""
+    """Where a sample comes from. `sequence`: of the camera's pictures, from 0."""
 
     site: str
     device: str
     sequence: int
-    detected: int
 
 
 def seal(
@@ -70,13 +70,8 @@ def seal(
         label=track.label,
         boxes=(Box(region, track.label, round(track.score, 4), witness),),
         witnesses=verdict.witnesses,
-        tags=finding_tags(
-            region,
-            print_.light,
-            frame_size=size,
-            input_scale=INPUT_PX / searched_px,
-            detected=origin.detected,
-        ),
+        tags=object_tags(image, region, light=print_.light, input_scale=INPUT_PX / searched_px, others=()),
+        track=plain_text(track.id),
         width=size[0],
         height=size[1],
         crop_hash=print_.crop_hash,

@@ -120,10 +120,6 @@ class FrigateTracks:
         if live is not None and track.sight is not None:
             live.picture = Picture(jpeg, track.sight)
 
-    def count(self, camera: str) -> int:
-        """Return how many tracks of a camera are held."""
-        return sum(live.track.camera == camera for live in self._live.values())
-
     def finished(self, *, now_s: float) -> list[Pictured]:
         """Take the tracks that have ended and have a picture, or have waited `patience_s` for one."""
         out = []

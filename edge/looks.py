@@ -3,12 +3,18 @@
 The order of one turn: earn, choose, look (edge.zoom), tell the miner of misses and the tracker what was seen. Control
 tiles and sights take turns while both wait. What is seen beside a sight, and is neither detected nor tracked, becomes a
 track: from the next frame on it is missed like any other.
+
+Laws:
+
+1. A control frame that was taken comes back from `release` exactly once, in order of time: with what both looks show
+   when all of its tiles were looked at, with what the detector found alone when that can no longer be.
+2. The objects of all control frames that came back looked at twice are what `recall` counts.
 """
 
 import time
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -19,8 +25,8 @@ from edge.detector.detections import Detections, box_iou
 from edge.detector.detector import Detector
 from edge.miners.episodes import SAME_IOU, is_taken
 from edge.miners.missed import Ask, MissedMiner
-from edge.observation import Observation
-from edge.recall import RecallTally, tiles
+from edge.observation import Mined, Observation
+from edge.recall import Mask, RecallTally, tiles
 from edge.tracks import Link, Tracker
 from edge.zoom import MAX_TARGETS, Budget, Target, can_enlarge, fits_quarter, look
 
@@ -33,7 +39,7 @@ MAX_CONTROLS: Final = 2
 class _Control:
     """A control frame whose tiles are looked at one by one."""
 
-    at: Observation
+    mined: Mined
     left: list[Xyxy]
     found: list[tuple[Xyxy, Detections]]
 
@@ -44,14 +50,26 @@ class SecondLooks:
     Attributes:
         taken: inferences spent so far.
         budget: its share may be replaced at any time.
+
+    Args:
+        may_count: says `[n]` which boxes of a frame are of an object that is mined.
     """
 
-    def __init__(self, detector: Detector, *, share: float, score_threshold: float) -> None:
+    def __init__(
+        self,
+        detector: Detector,
+        *,
+        share: float,
+        score_threshold: float,
+        may_count: Callable[[Detections, Observation], Mask],
+    ) -> None:
         self.taken = 0
         self.budget = Budget(share)
         self._detector = detector
         self._tally = RecallTally(score_threshold=score_threshold)
+        self._may_count = may_count
         self._controls: deque[_Control] = deque()
+        self._released: list[Mined] = []
         self._control_next = True
 
     @property
@@ -59,18 +77,49 @@ class SecondLooks:
         """The counts of the control frames so far."""
         return self._tally.counts
 
-    def add_control(self, at: Observation) -> None:
-        """Look at a frame tile by tile in the turns to come; with too many waiting it is left out."""
-        if self.budget.share > 0 and len(self._controls) < MAX_CONTROLS:
-            height, width = at.frame.image.shape[:2]
-            grid = tiles((width, height), input_size=self._detector.input_size)
-            self._controls.append(_Control(at, grid[::-1], []))
+    def add_control(self, mined: Mined) -> bool:
+        """Take a frame, to look at it tile by tile in the turns to come; False without a budget or too many waiting."""
+        if self.budget.share <= 0 or len(self._controls) >= MAX_CONTROLS:
+            return False
+        self._controls.append(_Control(mined, self._grid(mined)[::-1], []))
+        return True
+
+    def see(self, mined: Mined) -> Mined:
+        """Return a control frame that gets no second look, with what the detector found."""
+        at, grid = mined.at, self._grid(mined)
+        seen = self._tally.see(at.detections, grid=grid, may_count=lambda boxes: self._may_count(boxes, at))
+        return replace(mined, looks=seen)
+
+    def _grid(self, mined: Mined) -> list[Xyxy]:
+        height, width = mined.at.frame.image.shape[:2]
+        return tiles((width, height), input_size=self._detector.input_size)
+
+    def release(self) -> list[Mined]:
+        """Return the control frames that wait no longer."""
+        released, self._released = self._released, []
+        return released
+
+    def give_up(self) -> None:
+        """Let the control frames go that wait: they can no longer be looked at."""
+        self._released += [self.see(control.mined) for control in self._controls]
+        self._controls.clear()
+
+    def forget(self) -> None:
+        """Forget all that is held in a picture's pixels: it has another size."""
+        self.give_up()
+        self._tally.forget()
+
+    def go_on(self) -> float:
+        """Take a look in the turn of a frame that shows nothing: at a control frame only; return the milliseconds."""
+        started = time.perf_counter()
+        if self._may_look() and self._controls:
+            self._look_at_control()
+            self._note_look()
+        return (time.perf_counter() - started) * 1e3
 
     def take(self, now: Observation, *, missed: MissedMiner, tracker: Tracker, carry: bool) -> float:
         """Take a look if the budget allows one and something deserves it; return the milliseconds it took."""
-        if self.budget.share <= 0:
-            self._controls.clear()
-        if not self.budget.earn():
+        if not self._may_look():
             return 0.0
         started = time.perf_counter()
         chosen = self._choose(missed.asks(now, carry=carry))
@@ -80,10 +129,19 @@ class SecondLooks:
             self._look_at(chosen, now, missed=missed, tracker=tracker)
         else:
             return (time.perf_counter() - started) * 1e3
+        self._note_look()
+        return (time.perf_counter() - started) * 1e3
+
+    def _may_look(self) -> bool:
+        """Earn the share of one frame. What waits is let go when there is no budget any more."""
+        if self.budget.share <= 0:
+            self.give_up()
+        return self.budget.earn()
+
+    def _note_look(self) -> None:
         self._control_next = not self._control_next
         self.taken += 1
         self.budget.spend()
-        return (time.perf_counter() - started) * 1e3
 
     def _choose(self, asks: list[Ask]) -> list[Ask]:
         """Return those that share the next look: four small ones, or a large one alone."""
@@ -144,13 +202,17 @@ class SecondLooks:
         control = self._controls[0]
         tile = control.left.pop()
         x1, y1, x2, y2 = (int(side) for side in tile)
-        crop = np.ascontiguousarray(control.at.frame.image[y1:y2, x1:x2])
-        found = self._detector.detect(crop).detections
-        offset = np.array([x1, y1, x1, y1], np.float32)
-        control.found.append((tile, Detections(found.xyxy + offset, found.score, found.class_id)))
-        if not control.left:
-            self._controls.popleft()
-            self._tally.add(control.at.detections, control.found)
+        at = control.mined.at
+        crop = np.ascontiguousarray(at.frame.image[y1:y2, x1:x2])
+        inside = self._detector.detect(crop).detections
+        found = Detections(inside.xyxy + np.array([x1, y1, x1, y1], np.float32), inside.score, inside.class_id)
+        control.found.append((tile, found))
+        at.enlarged.append(found)
+        if control.left:
+            return
+        self._controls.popleft()
+        looks = self._tally.add(at.detections, control.found, may_count=lambda boxes: self._may_count(boxes, at))
+        self._released.append(replace(control.mined, looks=looks))
 
 
 def _undetected(around: Detections, now: Observation) -> Iterator[tuple[Xyxy, float, int]]:

@@ -10,6 +10,7 @@ from edge.contract.samples import Reason, Witness, Xyxy
 from edge.detector.detections import Detections, Floats
 from edge.frame import Frame
 from edge.motion import Blob
+from edge.recall import TwoLooks
 from edge.tracks import Track
 
 BORDER_PX: Final = 2.0
@@ -60,7 +61,9 @@ class Mined:
         class_id: what is suspected there; None where nothing is.
         witnesses: why a miss is claimed, strongest first; empty for other reasons.
         track_id: the track it belongs to; None where it belongs to none.
+        track: the name of that track, unlike any other of the device; the pipeline gives it.
         tags: what the miner knows of its kind; they join the finding's tags.
+        looks: of a `control` that was looked at twice: its objects.
     """
 
     at: Observation
@@ -70,7 +73,9 @@ class Mined:
     class_id: int | None = None
     witnesses: tuple[Witness, ...] = ()
     track_id: int | None = None
+    track: str = ""
     tags: tuple[str, ...] = ()
+    looks: TwoLooks | None = None
 
 
 def is_inside(xyxy: Xyxy, at: Observation, *, border_px: float = BORDER_PX) -> bool:

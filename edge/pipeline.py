@@ -5,10 +5,16 @@ edge.finding.
 
 A picture that shows nothing (edge.blank) is passed over: nobody is missed in it. With another size of the picture all
 that is held in its pixels is forgotten; episodes keep the frames that they have.
+
+Laws:
+
+1. Which frames are drawn as `control` depends on the seed, their times and `control_per_hour`, on nothing else. Each is
+   handed on once: at once, or after its second look, or when there will be none.
+2. The objects of all `control` frames that were handed on looked at twice are what `looks.recall` counts.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -18,6 +24,7 @@ from edge.blank import is_blank
 from edge.config import MiningConfig
 from edge.contract.errors import UnusableError
 from edge.contract.policy import Weights
+from edge.contract.samples import Xyxy
 from edge.detector.detections import Detections, box_iou
 from edge.detector.detector import Detector, Inference
 from edge.frame import Frame, Image
@@ -66,12 +73,14 @@ class Pipeline:
     Attributes:
         places: where something was reported and is quiet, by what for. Load them before the first frame.
         looks: the second looks.
+        wanted: whether anybody wants a finding of the frames to come; if not, none is drawn as `control`, and what
+            waits for its second look is handed on without.
 
     Args:
         detector: may be shared between pipelines of one thread.
         score_threshold: at or above it a box counts as detected.
         mining: see `MiningConfig`. Raises `UnusableError` for a label that the model has not.
-        seed: makes the control sample repeatable; a daemon draws it at random.
+        seed: makes the control sample repeatable, and the names of the tracks; a daemon draws 32 bits at random.
         redaction: nothing is mined in its zones.
     """
 
@@ -95,11 +104,15 @@ class Pipeline:
         self._missed = MissedMiner(
             weights=BUILT_IN, min_severity=mining.min_severity, zooms=mining.zoom_budget > 0, places=missed_places
         )
-        self.looks = SecondLooks(detector, share=mining.zoom_budget, score_threshold=score_threshold)
+        self.looks = SecondLooks(
+            detector, share=mining.zoom_budget, score_threshold=score_threshold, may_count=self._may_count
+        )
         self._low_confidence = LowConfidenceMiner(band=mining.low_confidence_band)
         self._suspects = SuspectMiner()
         self.places = {"missed": missed_places, **self._suspects.places}
         self._control = ControlMiner(per_hour=mining.control_per_hour, seed=seed)
+        self._start_id = f"{seed & 0xFFFFFFFF:08x}"
+        self.wanted = True
         self._last: Observation | None = None
         self._size: tuple[int, ...] = ()
 
@@ -140,6 +153,7 @@ class Pipeline:
         mined = self._mine(observation)
         done = time.perf_counter()
         looks_ms = self.looks.take(observation, missed=self._missed, tracker=self._tracker, carry=self._merge)
+        mined += self.looks.release()
         detections, merged = self._published(observation)
         return Step(
             inference=inference,
@@ -154,13 +168,17 @@ class Pipeline:
 
     def finish(self) -> list[Mined]:
         """Return what is still open when the recording ends."""
-        return [] if self._last is None else self._wanted(self._missed.finish(self._last))
+        self.looks.give_up()
+        missed = [] if self._last is None else self._wanted(self._missed.finish(self._last))
+        return missed + self.looks.release()
 
     def _pass_over(self, frame: Frame, inference: Inference) -> Step:
         """Take a picture that shows nothing: no more than a moment at which a frame may be drawn."""
         seen = Observation(frame, inference.detections, inference.features, self._score_threshold, [], [])
         none = np.zeros(len(inference.detections), np.bool_)
-        return Step(inference, self._control.mine(seen), inference.detections, none, 0.0, 0.0, 0.0, 0.0)
+        drawn = self._draw(seen)
+        looks_ms = self.looks.go_on()
+        return Step(inference, drawn + self.looks.release(), inference.detections, none, 0.0, 0.0, 0.0, looks_ms)
 
     def _follow_size(self, image: Image) -> list[Track]:
         """Return the tracks that end because the picture has another size than before."""
@@ -168,6 +186,7 @@ class Pipeline:
         if self._size == size:
             return []
         self._suspects.forget()
+        self.looks.forget()
         return self._tracker.end_all()
 
     def _watch(self, frame: Frame, detections: Detections) -> list[Blob]:
@@ -176,9 +195,7 @@ class Pipeline:
         return self._motion.update(frame.image, strong, sure, time_s=frame.time_s)
 
     def _mine(self, observation: Observation) -> list[Mined]:
-        control = self._control.mine(observation)
-        if control:
-            self.looks.add_control(observation)
+        control = [self.looks.see(one) for one in self._draw(observation) if not self.looks.add_control(one)]
         mined = [
             *self._missed.mine(observation),
             *self._low_confidence.mine(observation),
@@ -186,15 +203,32 @@ class Pipeline:
         ]
         return self._wanted(mined) + control
 
-    def _wanted(self, mined: list[Mined]) -> list[Mined]:
-        """Return what is of a label that is mined and stands in no ignore zone."""
-        return [one for one in mined if self._is_wanted(one)]
+    def _draw(self, observation: Observation) -> list[Mined]:
+        """Return the frame if it is drawn as `control`. The moment passes, wanted or not."""
+        drawn = self._control.mine(observation)
+        if self.wanted:
+            return drawn
+        self.looks.give_up()
+        return []
 
-    def _is_wanted(self, one: Mined) -> bool:
-        if self._mined_classes is not None and one.class_id is not None and one.class_id not in self._mined_classes:
+    def _wanted(self, mined: list[Mined]) -> list[Mined]:
+        """Return what is of a label that is mined and stands in no ignore zone, with the name of its track."""
+        return [
+            one if one.track_id is None else replace(one, track=f"{self._start_id}-{one.track_id}")
+            for one in mined
+            if self._is_wanted(one.region, one.class_id, one.at)
+        ]
+
+    def _is_wanted(self, xyxy: Xyxy, class_id: int | None, at: Observation) -> bool:
+        if self._mined_classes is not None and class_id is not None and class_id not in self._mined_classes:
             return False
-        height, width = one.at.frame.image.shape[:2]
-        return not self._redaction.ignores(one.region, (width, height))
+        height, width = at.frame.image.shape[:2]
+        return not self._redaction.ignores(xyxy, (width, height))
+
+    def _may_count(self, boxes: Detections, at: Observation) -> NDArray[np.bool_]:
+        """Return `[n]`: which boxes of a `control` frame are of a label that is mined and stand in no ignore zone."""
+        rows = zip(boxes.xyxy.tolist(), boxes.class_id.tolist(), strict=True)
+        return np.array([self._is_wanted((x1, y1, x2, y2), of, at) for (x1, y1, x2, y2), of in rows], np.bool_)
 
     def _published(self, now: Observation) -> tuple[Detections, NDArray[np.bool_]]:
         """Return the detections with what the second look found, carried on by its track between two looks."""

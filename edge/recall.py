@@ -1,4 +1,4 @@
-"""Two looks at one frame, and what they have in common: the counts from which the hub estimates recall.
+"""Two looks at one frame: the objects that each of them shows, and their counts, from which the hub estimates recall.
 
 The first look is the detector on the whole frame, the second the same detector on enlarged tiles of it. On a frame that
 was drawn at random the second look's finds are a sample of what is there, whatever the first look did: the share of
@@ -18,11 +18,14 @@ Laws:
 3. `both <= detector` and `both <= second_look`.
 4. What stands still is counted once, not in every control frame: the estimate's interval takes the objects for
    independent, and a false find on something in the scenery comes again and again.
+5. The counts are those of the objects: `detector` is the number of `found`, `second_look` that of `overlooked` and of
+   those `found` that the second look sees as well. A pair is one object, in the detector's box.
 """
 
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -43,6 +46,38 @@ REMEMBERED: Final = 8  # control frames
 # recall .88 is estimated as .65.
 SURE: Final = 0.4
 _LIMIT: Final = 1000  # boxes of a frame
+
+Mask = NDArray[np.bool_]
+MayCount = Callable[[Detections], Mask]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TwoLooks:
+    """The objects of one frame, each once.
+
+    Attributes:
+        found: `[n]`, which boxes of the first look are objects that count.
+        overlooked: the objects that count and only the second look shows.
+        both: how many of `found` the second look shows as well.
+        beside: what only the second look shows, and is wanted and does not count.
+        twice: False for a frame that got no second look: then the last three are empty.
+    """
+
+    found: Mask
+    overlooked: Detections
+    both: int
+    beside: Detections
+    twice: bool = True
+
+    @property
+    def counts(self) -> RecallCounts:
+        """The objects, counted."""
+        return RecallCounts(
+            frames=1,
+            detector=int(np.count_nonzero(self.found)),
+            second_look=self.both + len(self.overlooked),
+            both=self.both,
+        )
 
 
 def tiles(size: tuple[int, int], *, input_size: tuple[int, int], enlarge: float = 2.0) -> list[Xyxy]:
@@ -81,16 +116,21 @@ def join_tiles(found: Sequence[tuple[Xyxy, Detections]]) -> Detections:
     return nms(every.take(best_first), iou_threshold=DUPLICATE_IOU, limit=_LIMIT)
 
 
-def count(
+def _all(look: Detections) -> Mask:
+    return np.ones(len(look), np.bool_)
+
+
+def compare(
     first: Detections,
     second: Detections,
     *,
     grid: Sequence[Xyxy],
     score_threshold: float,
     standing: Detections | None = None,
+    may_count: MayCount = _all,
     min_iou: float = 0.4,
-) -> RecallCounts:
-    """Count the objects of one frame that each look found, and those that both found.
+) -> TwoLooks:
+    """Return the objects of one frame that each look shows.
 
     Args:
         first: of the whole frame.
@@ -98,23 +138,27 @@ def count(
         grid: the tiles.
         score_threshold: of the detector; the second look's is `SURE` where that is higher.
         standing: what was found in earlier frames.
+        may_count: says `[n]` which boxes are of an object that is wanted.
         min_iou: two boxes of one class that overlap so much are one object; one to one, the best pairs first.
 
-    An object is left out when one of its boxes is not whole in any tile, or is where one of `standing` was.
+    An object does not count when one of its boxes is not whole in any tile, is where one of `standing` was, or is not
+    wanted.
     """
-    first, second = _sure(first, second, score_threshold)
-    of_first, of_second = (_countable(look, grid=grid, standing=standing) for look in (first, second))
+    sure, second = _sure(first, second, score_threshold)
+    wanted = may_count(second)
+    of_first, of_second = (_countable(look, grid=grid, standing=standing) for look in (sure, second))
+    of_first &= may_count(sure)
+    of_second &= wanted
+    alone = np.ones(len(second), np.bool_)
     both = 0
-    for i, j in _pairs(first, second, min_iou=min_iou):
+    for i, j in _pairs(sure, second, min_iou=min_iou):
         counts = bool(of_first[i] and of_second[j])
-        of_first[i] = of_second[j] = counts
+        of_first[i] = counts
+        alone[j] = False
         both += counts
-    return RecallCounts(
-        frames=1,
-        detector=int(np.count_nonzero(of_first)),
-        second_look=int(np.count_nonzero(of_second)),
-        both=both,
-    )
+    found = first.score >= score_threshold
+    found[found] = of_first
+    return TwoLooks(found, second.take(alone & of_second), both, second.take(alone & wanted & ~of_second))
 
 
 class RecallTally:
@@ -128,24 +172,52 @@ class RecallTally:
         self.counts = RecallCounts()
         self._score_threshold = score_threshold
         self._remembered: deque[Detections] = deque(maxlen=REMEMBERED)
+        self._seen_once: deque[Detections] = deque(maxlen=REMEMBERED)
 
-    def add(self, first: Detections, found: Sequence[tuple[Xyxy, Detections]]) -> None:
+    def see(self, first: Detections, *, grid: Sequence[Xyxy], may_count: MayCount = _all) -> TwoLooks:
+        """Return what the detector found in a frame that gets no second look, by the same rules; nothing is counted.
+
+        What stands still is remembered apart: a frame that is looked at twice is compared with its like only, or what
+        the detector finds would be left out of the counts more often than what it overlooks.
+        """
+        looks = compare(
+            first,
+            Detections(),
+            grid=grid,
+            score_threshold=self._score_threshold,
+            standing=_joined([*self._remembered, *self._seen_once]),
+            may_count=may_count,
+        )
+        self._seen_once.append(first.take(first.score >= self._score_threshold))
+        return replace(looks, twice=False)
+
+    def add(
+        self, first: Detections, found: Sequence[tuple[Xyxy, Detections]], *, may_count: MayCount = _all
+    ) -> TwoLooks:
         """Count one frame: what the detector found in the whole of it, and in each of its tiles (see `join_tiles`)."""
         second = join_tiles(found)
-        new = count(
+        looks = compare(
             first,
             second,
             grid=[tile for tile, _ in found],
             score_threshold=self._score_threshold,
             standing=_joined(self._remembered),
+            may_count=may_count,
         )
         self._remembered.append(_joined(_sure(first, second, self._score_threshold)))
+        new = looks.counts
         self.counts = RecallCounts(
             frames=self.counts.frames + new.frames,
             detector=self.counts.detector + new.detector,
             second_look=self.counts.second_look + new.second_look,
             both=self.counts.both + new.both,
         )
+        return looks
+
+    def forget(self) -> None:
+        """Forget what stands still, not the counts: the picture has another size."""
+        self._remembered.clear()
+        self._seen_once.clear()
 
 
 def _joined(several: Iterable[Detections]) -> Detections:
@@ -178,7 +250,7 @@ def _pairs(first: Detections, second: Detections, *, min_iou: float) -> list[tup
     return pairs
 
 
-def _countable(look: Detections, *, grid: Sequence[Xyxy], standing: Detections | None) -> NDArray[np.bool_]:
+def _countable(look: Detections, *, grid: Sequence[Xyxy], standing: Detections | None) -> Mask:
     """Return `[n]`: which boxes some tile shows whole and which do not stand where an earlier one was."""
     countable = np.zeros(len(look), np.bool_)
     for tile in grid:
@@ -188,7 +260,7 @@ def _countable(look: Detections, *, grid: Sequence[Xyxy], standing: Detections |
     return countable
 
 
-def _is_whole(xyxy: Floats, tile: Xyxy, *, grid: Sequence[Xyxy]) -> NDArray[np.bool_]:
+def _is_whole(xyxy: Floats, tile: Xyxy, *, grid: Sequence[Xyxy]) -> Mask:
     """Return `[n]`: which boxes the tile shows off its inner borders. The border of all tiles is no inner one."""
     low, high = np.array(tile[:2]), np.array(tile[2:])
     corners = np.array(grid)
@@ -196,5 +268,5 @@ def _is_whole(xyxy: Floats, tile: Xyxy, *, grid: Sequence[Xyxy]) -> NDArray[np.b
     low = np.where(low > corners[:, :2].min(axis=0), low + margin, -np.inf)
     high = np.where(high < corners[:, 2:].max(axis=0), high - margin, np.inf)
     x1, y1, x2, y2 = xyxy.T
-    whole: NDArray[np.bool_] = (x1 > low[0]) & (y1 > low[1]) & (x2 < high[0]) & (y2 < high[1])
+    whole: Mask = (x1 > low[0]) & (y1 > low[1]) & (x2 < high[0]) & (y2 < high[1])
     return whole

@@ -181,7 +181,9 @@ def finding_line(mined: Mined, described: Description) -> bytes:
             "severity": mined.severity,
             "region": described.region,
             "label": described.label,
-            "boxes": described.boxes,
+            "track": mined.track,
+            "looked_twice": mined.looks is not None and mined.looks.twice,
+            "boxes": described.shown(),
             "witnesses": mined.witnesses,
             "tags": described.tags,
         }
@@ -193,7 +195,7 @@ def draw_finding(out: Path, mined: Mined, described: Description, *, number: int
     folder = out / "frames"
     folder.mkdir(exist_ok=True)
     frame = mined.at.frame
-    picture = draw_boxes(frame.image, described.boxes, region=described.region)
+    picture = draw_boxes(frame.image, described.shown(), region=described.region)
     name = f"{number:05d}-{mined.reason}-{frame.sequence:06d}.jpg"
     cv2.imwrite(str(folder / name), picture)
 

@@ -40,7 +40,12 @@ class StateContent:
 
 @dataclass(frozen=True, slots=True)
 class ClearedContent:
-    """A retained state was deleted at the broker: nothing to store, and nothing wrong."""
+    """Nothing to store, and nothing wrong: a retained state was deleted at the broker, or it is of what was forgotten.
+
+    `event_id`: the finding or the frame that is acknowledged all the same, so that the device drops it.
+    """
+
+    event_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

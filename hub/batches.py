@@ -2,47 +2,41 @@
 
 Laws:
 
-1. A frozen batch does not change: its members, why each was chosen, its title and the release that failed.
+1. A frozen batch does not change: its members, why each was chosen, its title, the release that failed, its test share.
 2. A group gives one image to one batch, ever, and so does a frame: nobody annotates the same event or picture twice.
-3. Black frames and `control` findings are no candidates.
+3. Every image of a batch was opened before it was frozen: none is unreadable, black, or without a region to look at.
+4. A batch for a weak spot has findings of that weak spot and `control` frames, and nothing else.
 
-What is chosen is hub.selection's to say; this module knows what a finding is like, and says it in words.
+What is chosen is hub.selection's to say, what a finding is like hub.candidates'.
 """
 
-import dataclasses
-import textwrap
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
-import msgspec
 import numpy as np
 
-from edge.contract.errors import UnusableError
+from edge.contract.errors import UnusableError, WeakspotError
 from edge.contract.samples import Finding, Reason
-from hub.export import CONTACT_SHEET, README, BatchView, ExportReport, Member
-from hub.selection import PREFILTER, Trait, describe, kept_of, log_fraction, select
-from hub.store import BatchMember, BatchRow, Store
-from hub.store_rows import FindingRow, FrameState
+from hub.batch_titles import by_count, subject, title_of
+from hub.candidates import ObjectOfFrame, camera_of, kind_of, pools, require_useful, trait_of
+from hub.export import BatchView, Member
+from hub.likeness import codes, describe
+from hub.selection import PREFILTER, Kind, Pick, Shares, select, weights
+from hub.store import BatchMember, BatchRow, Candidate, FindingRow, FrameState, Store
+from hub.tags import Tagger, TagsConfig
+from hub.thinning import thin
+from hub.weakspots import NEXT, SpotState, WeakSpot, advance, belongs, weak_spot
 
 DEFAULT_SIZE: Final = 50
-MOSTLY: Final = 0.5
-MAX_NAMED_CAMERAS: Final = 3
+DEFAULT_HARD: Final = 0.6
+DEFAULT_CONTROL: Final = 0.1
+EARLIER: Final = 2000  # images of earlier batches that count as covered, the newest
+CONTROL_LOOKED_AT: Final = 2000  # control frames, the newest, whose boxes are looked at for a weak spot's objects
+HELD_MS: Final = 3 * 24 * 60 * 60 * 1000  # of frames on devices, the findings that are counted
 
-_SIZE_PX: Final = (4.0, 1024.0)
-_MAX_CONTRAST: Final = 80.0
-_NOISE: Final = (0.5, 32.0)
-_SHARPNESS: Final = (1.0, 10_000.0)
-_KINDS: Final = {
-    Reason.MISSED: "missed {}",
-    Reason.LOW_CONFIDENCE: "unsure {}",
-    Reason.SUSPECT: "suspected false {}",
-    Reason.CONTROL: "random {}",
-}
-_TAG_WORDS: Final = {"border": "cut by the border", "flat": "low in contrast"}
 _WAY_OF_A_FRAME: Final = (FrameState.PRESENT, FrameState.WANTED, FrameState.HELD)
 
 
@@ -57,12 +51,12 @@ class Batch:
     Attributes:
         row: its number, time, size, title and model.
         members: by rank.
-        asked: how many images were asked for; None for a batch that was read back.
+        notes: what whoever asked for it should know: one sentence each. Empty for a batch that was read back.
     """
 
     row: BatchRow
     members: tuple[BatchMember, ...]
-    asked: int | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def id(self) -> int:
@@ -71,8 +65,8 @@ class Batch:
 
     @property
     def size(self) -> int:
-        """How many images it has."""
-        return self.row.size
+        """How many images it has: those that it was frozen with, without those that were forgotten."""
+        return self.row.size - self.row.forgotten
 
     @property
     def title(self) -> str:
@@ -80,47 +74,63 @@ class Batch:
         return self.row.title
 
 
-def new_batch(store: Store, *, size: int = DEFAULT_SIZE, now_ms: int | None = None) -> Batch:
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """What was chosen, with the finding of each, and what was refused on the way: event id and reason."""
+
+    picks: list[Pick]
+    rows: list[Candidate]
+    refused: list[tuple[str, str]]
+
+
+def new_batch(
+    store: Store,
+    *,
+    size: int = DEFAULT_SIZE,
+    hard: float = DEFAULT_HARD,
+    control: float = DEFAULT_CONTROL,
+    weak_spot_id: int | None = None,
+    tagger: Tagger | None = None,
+    now_ms: int | None = None,
+) -> Batch:
     """Choose up to `size` images of the groups that have a frame here and are in no batch, and freeze them.
+
+    Args:
+        store: the database.
+        size: how many images are asked for.
+        hard: the share of images on which the detector was wrong, 0..1.
+        control: the share of frames drawn at random, 0..1; with `hard` at most 1.
+        weak_spot_id: choose only what is of this weak spot, and take it to `batched`.
+        tagger: tells the tags that the weak spot is made of; None where no user's tags and no time zone are set.
+        now_ms: UTC milliseconds; None: now.
 
     Raises:
         NothingToChooseError: when there is no candidate.
-        UnusableError: when `size` is not positive, or another process took the same images meanwhile.
+        UnusableError: when an argument is out of its range, there is no such weak spot or it cannot get a batch now,
+            or another process took the same images meanwhile.
     """
-    if size < 1:
-        msg = f"a batch of {size} images: the size must be at least 1"
-        raise UnusableError(msg)
+    shares = _require_sense(size, hard=hard, control=control)
     now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+    tagger = tagger or Tagger(TagsConfig())
+    spot = None if weak_spot_id is None else _spot_for_a_batch(store, weak_spot_id)
     candidates = store.candidates()
-    if not candidates:
-        raise NothingToChooseError(_what_is_missing(store, now_ms=now_ms))
-    limit = max(PREFILTER, size + size // 10)  # some may share a picture
-    severities, cameras = [row.severity for row in candidates], [_camera(row) for row in candidates]
-    rows = [candidates[number] for number in kept_of(severities, cameras, limit)]
-    findings = [row.finding() for row in rows]
-    picks = select(
-        describe([_trait(finding) for finding in findings]),
-        [row.severity for row in rows],
-        [_camera(row) for row in rows],
-        [row.group_id for row in rows],
-        size,
-        frame=_pictures(findings),
-        prefilter=limit,
-    )
-    chosen = [findings[pick.candidate] for pick in picks]
-    sizes = store.group_sizes(group for row in rows if (group := row.group_id) is not None)
-    members = []
-    for pick in picks:
-        row = rows[pick.candidate]
-        group_id = row.group_id or 0
-        seen = f"seen {times} times; " if (times := sizes.get(group_id, 1)) > 1 else ""
-        why = f"{_subject(row.reason, row.label)}, severity {row.severity:.2f}; {seen}{pick.why}"
-        members.append(BatchMember(event_id=row.event_id, group_id=group_id, why=why, gain=round(pick.gain, 4)))
-    models = sorted(Counter(finding.model for finding in chosen).items(), key=_by_count)
+    if spot is not None:
+        candidates = _of_spot(store, spot, candidates, tagger=tagger, control=shares.of(size)[Kind.CONTROL])
+    choice = _choose(store, candidates, size=size, shares=shares)
+    if all(row.reason is Reason.CONTROL for row in choice.rows) and not (choice.rows and control == 1):
+        raise NothingToChooseError(_nothing(store, spot, choice, tagger=tagger, now_ms=now_ms))
     batch_id = store.freeze_batch(
-        members, now_ms=now_ms, title=title_of(chosen), model=", ".join(model for model, _ in models)
+        _members(store, choice),
+        now_ms=now_ms,
+        title=spot.name if spot else title_of(choice.rows),
+        weak_spot_id=weak_spot_id,
+        model=", ".join(model for model, _ in sorted(Counter(row.model for row in choice.rows).items(), key=by_count)),
     )
-    return Batch(store.batch(batch_id), tuple(members), asked=size)
+    if spot is not None:
+        advance(store, spot.id, SpotState.BATCHED, now_ms=now_ms, batch_id=batch_id)
+    made = read_batch(store, batch_id)
+    notes = _notes(store, choice, spot, size=size, shares=shares, tagger=tagger, now_ms=now_ms)
+    return replace(made, notes=(*notes, _test_note(made)))
 
 
 def read_batch(store: Store, batch_id: int) -> Batch:
@@ -147,113 +157,102 @@ def batch_rows(store: Store, batch: Batch) -> list[FindingRow]:
     return [store.finding(member.event_id) for member in batch.members]
 
 
-def title_of(findings: Sequence[Finding]) -> str:
-    """Name the most common weak point in plain words, as "missed person, mostly small and dark, cameras a and b".
-
-    First the commonest reason and label: "mostly" when it is more than half of the findings, "and others" when it is
-    less. Then the tags that at least half of all the findings have, "all" when every finding has each of them. Then the
-    cameras, by device where a name is used twice.
-    """
-    kinds = Counter(_subject(finding.reason, finding.label) for finding in findings)
-    kind, count = min(kinds.items(), key=_by_count)
-    if count < len(findings):
-        kind = f"mostly {kind}" if count > MOSTLY * len(findings) else f"{kind} and others"
-    words = [kind]
-    tags = Counter(tag for finding in findings for tag in set(finding.tags))
-    common = [tag for tag, times in sorted(tags.items(), key=_by_count) if times >= MOSTLY * len(findings)][:3]
-    if common:
-        share = "all" if all(tags[tag] == len(findings) for tag in common) else "mostly"
-        words.append(f"{share} {_listed([_TAG_WORDS.get(tag, _printable(tag.replace('_', ' '))) for tag in common])}")
-    cameras = _camera_names(findings)
-    named = f"cameras {_listed(cameras)}" if len(cameras) > 1 else f"camera {cameras[0]}"
-    words.append(named if len(cameras) <= MAX_NAMED_CAMERAS else f"{len(cameras)} cameras")
-    return ", ".join(words)
+def _require_sense(size: int, *, hard: float, control: float) -> Shares:
+    if size < 1:
+        msg = f"a batch of {size} images: the size must be at least 1"
+        raise UnusableError(msg)
+    if not (0 <= hard <= 1 and 0 <= control <= 1 and hard + control <= 1 + 1e-9):
+        msg = f"shares of {hard:g} hard and {control:g} control: each must be 0 to 1, and both together at most 1"
+        raise UnusableError(msg)
+    return Shares(hard, control)
 
 
-def list_lines(batches: Sequence[BatchRow]) -> list[str]:
-    """Return `hub batch list` as lines of at most 80 characters, oldest first."""
-    if not batches:
-        return ["no batch yet: `hub batch new` makes one"]
-    lines = [f"{'id':>4}  {'made (UTC)':16}  {'images':>6}  weak point"]
-    lines += [f"{row.id:>4}  {_utc(row.created_at_ms)}  {row.size:>6}  {_cut(row.title, 47)}" for row in batches]
-    return lines
+def _spot_for_a_batch(store: Store, spot_id: int) -> WeakSpot:
+    spot = weak_spot(store, spot_id)
+    if SpotState.BATCHED not in NEXT[spot.state]:
+        msg = f"weak spot {spot.id} is `{spot.state}`: it gets a batch when it is open, batched, not fixed or regressed"
+        raise UnusableError(msg)
+    return spot
 
 
-def show_lines(batch: Batch, rows: Sequence[FindingRow]) -> list[str]:
-    """Return `hub batch show` as lines of at most 80 characters. `rows` are the findings of the members, by rank."""
-    lines = [
-        *_wrapped(f"batch {batch.id}: {batch.title}"),
-        f"{batch.size} images, made {_utc(batch.row.created_at_ms)} UTC",
-        *_wrapped(f"model that failed: {batch.row.model}"),
-        "",
-        f"{'rank':>4}  {'event':8}  {'camera':14}  {'gain':>6}  why",
-    ]
-    for rank, (member, row) in enumerate(zip(batch.members, rows, strict=True), start=1):
-        first, *rest = _wrapped(member.why, width=38)
-        lines.append(f"{rank:>4}  {row.event_id[:8]}  {_cut(row.camera, 14):14}  {member.gain:>6.2f}  {first}")
-        lines += [" " * 42 + line for line in rest]
-    return lines
+def _of_spot(
+    store: Store, spot: WeakSpot, candidates: Sequence[Candidate], *, tagger: Tagger, control: int
+) -> list[Candidate]:
+    """Return what is of the weak spot, and control frames: those with an object of it, others only where they lack."""
+    own = [row for row in candidates if row.reason is not Reason.CONTROL and belongs(spot, row, tagger)]
+    frames = [row for row in candidates if row.reason is Reason.CONTROL]
+    newest = sorted(frames, key=lambda row: row.captured_at_ms, reverse=True)[:CONTROL_LOOKED_AT]
+    telling = {row.event_id for row in newest if _shows(store, spot, row, tagger=tagger)}
+    first = [row._replace(severity=1.0) for row in frames if row.event_id in telling]
+    others = [row._replace(severity=0.0) for row in frames if row.event_id not in telling]
+    return [*own, *first, *(others if len(first) < control else [])]
 
 
-def made_lines(batch: Batch) -> list[str]:
-    """Return what `hub batch new` prints: what was made, why it is smaller than asked, and what comes next."""
-    lines = _wrapped(f"batch {batch.id}: {batch.size} images, {batch.title}")
-    if batch.asked is not None and batch.size < batch.asked:
-        lines += _wrapped(
-            f"asked for {batch.asked}: there is no other picture here of an event that is in no batch yet"
-        )
-    return [*lines, f"next: hub batch export {batch.id} --format cvat --out batch-{batch.id}"]
-
-
-def exported_lines(report: ExportReport) -> list[str]:
-    """Return what `hub batch export` prints: what was written, what was left out, and where to look."""
-    boxes = ", ".join(f"{count} {origin}" for origin, count in sorted(report.boxes.items(), key=_by_count)) or "none"
-    lines = [f"{report.images} images in {report.out}", f"boxes to start from: {boxes}"]
-    lines += [f"boxes not written: {count} {why}" for why, count in sorted(report.dropped.items(), key=_by_count)]
-    lines += [f"left out: {event_id}: {why}" for event_id, why in report.left_out]
-    return [*lines, f"next: {README} says how to open it, {CONTACT_SHEET} shows the images on one page"]
-
-
-def batch_as_json(store: Store, batch: Batch) -> str:
-    """Return a batch as one JSON object: its row, and `members` by rank with what was suspected in each."""
-    members = [
-        {
-            "rank": rank,
-            "event_id": row.event_id,
-            "group_id": member.group_id,
-            "site": row.site,
-            "device": row.device,
-            "camera": row.camera,
-            "captured_at_ms": row.captured_at_ms,
-            "reason": row.reason,
-            "label": row.label,
-            "severity": row.severity,
-            "gain": member.gain,
-            "why": member.why,
-        }
-        for rank, (member, row) in enumerate(zip(batch.members, batch_rows(store, batch), strict=True), start=1)
-    ]
-    return msgspec.json.encode({**dataclasses.asdict(batch.row), "members": members}).decode()
-
-
-def _trait(finding: Finding) -> Trait:
-    x1, y1, x2, y2 = finding.region
-    light = finding.light
-    sides = sorted((x2 - x1, y2 - y1))
-    return Trait(
-        features=np.frombuffer(finding.features, np.int8),
-        space=finding.model,
-        place=((x1 + x2) / 2 / finding.width, (y1 + y2) / 2 / finding.height),
-        size=(log_fraction(sides[0], *_SIZE_PX), log_fraction(sides[1], *_SIZE_PX)),
-        light=(
-            light.brightness / 255,
-            light.contrast / _MAX_CONTRAST,
-            log_fraction(light.noise, *_NOISE),
-            log_fraction(light.sharpness, *_SHARPNESS),
-        ),
-        label=finding.label,
-        reason=finding.reason.value,
+def _shows(store: Store, spot: WeakSpot, frame: Candidate, *, tagger: Tagger) -> bool:
+    """Whether a control frame has an object of the weak spot, by what was measured on its objects."""
+    finding = _finding(store, frame)
+    return finding is not None and any(
+        belongs(spot, ObjectOfFrame(frame, label=box.label, xyxy=box.xyxy, tags=box.tags), tagger)
+        for box in finding.boxes
+        if box.tags
     )
+
+
+def _finding(store: Store, row: Candidate) -> Finding | None:
+    """Return the whole finding, None where its header is damaged."""
+    try:
+        return store.finding(row.event_id).finding()
+    except UnusableError:
+        return None
+
+
+def _choose(store: Store, candidates: list[Candidate], *, size: int, shares: Shares) -> _Choice:
+    """Thin out what is too much, describe the rest with the light that only headers have, and choose."""
+    limit = max(PREFILTER, size + size // 10)  # some may share a picture
+    thinned = None
+    if len(candidates) > limit:
+        severity = np.array([row.severity for row in candidates])
+        thinned = thin(
+            describe([trait_of(row, None) for row in candidates]),
+            weights(severity),
+            severity,
+            place=codes([(*camera_of(row), kind_of(row.reason)) for row in candidates]),
+            limit=limit,
+        )
+        candidates = [candidates[number] for number in thinned.kept]
+    earlier = store.batched(EARLIER)
+    rows = (*candidates, *earlier)
+    findings = [_finding(store, row) for row in rows]
+    lights = [None if finding is None else finding.light for finding in findings]
+    traits = [trait_of(row, light) for row, light in zip(rows, lights, strict=True)]
+    pool, before = pools(candidates, earlier, describe(traits))
+    refused: list[tuple[str, str]] = []
+
+    def accept(number: int) -> bool:
+        event_id, finding = candidates[number].event_id, findings[number]
+        try:
+            if finding is None:
+                store.finding(event_id).finding()  # raises what is wrong with it
+            else:
+                require_useful(finding, store.frame(event_id))
+        except WeakspotError as error:
+            refused.append((event_id, str(error)))
+            return False
+        return True
+
+    picks = select(pool, size, shares=shares, earlier=before, thinned=thinned, accept=accept)
+    return _Choice(picks, [candidates[pick.candidate] for pick in picks], refused)
+
+
+def _members(store: Store, choice: _Choice) -> list[BatchMember]:
+    sizes = store.group_sizes(row.group_id for row in choice.rows)
+    members = []
+    for pick, row in zip(choice.picks, choice.rows, strict=True):
+        seen = f"seen {times} times; " if (times := sizes.get(row.group_id, 1)) > 1 else ""
+        severity = "" if row.reason is Reason.CONTROL else f", severity {row.severity:.2f}"
+        why = f"{subject(row.reason, row.label)}{severity}; {seen}{pick.why}"
+        members.append(BatchMember(event_id=row.event_id, group_id=row.group_id, why=why, gain=round(pick.gain, 4)))
+    return members
 
 
 def _member(store: Store, member: BatchMember) -> Member:
@@ -273,11 +272,77 @@ def _member(store: Store, member: BatchMember) -> Member:
         jpeg=store.frame(row.event_id),
         width=row.width,
         height=row.height,
+        test=member.test,
     )
 
 
-def _what_is_missing(store: Store, *, now_ms: int) -> str:
+def _notes(
+    store: Store,
+    choice: _Choice,
+    spot: WeakSpot | None,
+    *,
+    size: int,
+    shares: Shares,
+    tagger: Tagger,
+    now_ms: int,
+) -> list[str]:
+    """Return what differs from what was asked for, why, and what to do."""
+    notes = []
+    got = Counter(kind_of(row.reason) for row in choice.rows)
+    if len(choice.rows) < size:
+        of = f" of {_called(spot)}" if spot else ""
+        notes.append(f"asked for {size}: there is no other picture here of an event{of} that is in no batch yet")
+    short = [
+        f"{got[kind]} of {count} {kind.name.lower()}"
+        for kind, count in zip(Kind, shares.of(size), strict=True)
+        if got[kind] < count
+    ]
+    if short:
+        rest = ": the others fill the batch" if len(choice.rows) == size else ""
+        notes.append(f"too few for the shares asked for: {', '.join(short)}{rest}")
+    if len(choice.rows) < size and spot:
+        notes.append(_on_its_way(store, spot, tagger=tagger, now_ms=now_ms))
+    if choice.refused:
+        notes.append(_refused_note(choice))
+    return notes
+
+
+def _refused_note(choice: _Choice) -> str:
+    event_id, why = choice.refused[0]
+    count = len(choice.refused)
+    return f"{count} frame{'s' * (count != 1)} passed over that nobody can annotate, such as {event_id[:8]}: {why}"
+
+
+def _test_note(batch: Batch) -> str:
+    count = sum(member.test for member in batch.members)
+    if not count:
+        return "test share: none of these images; what a training brings cannot be measured on this batch alone"
+    return f"test share: {count} of the {batch.size} images, to be annotated and never trained on"
+
+
+def _called(spot: WeakSpot) -> str:
+    return f"weak spot {spot.id} ({spot.name})"
+
+
+def _on_its_way(store: Store, spot: WeakSpot, *, tagger: Tagger, now_ms: int) -> str:
+    """Return how many more frames of a weak spot there will be, and what to do."""
+    wanted = sum(belongs(spot, row, tagger) for row in store.on_the_way() if row.reason is not Reason.CONTROL)
+    held = sum(
+        belongs(spot, row, tagger)
+        for row in store.held_frames(received_since_ms=now_ms - HELD_MS)
+        if row.reason != Reason.CONTROL
+    )
+    advice = (
+        "let `hub serve` and the devices run, then make another batch" if wanted + held else "wait for new findings"
+    )
+    return f"of {_called(spot)}, {wanted} frames are asked for, {held} more are held by devices: {advice}"
+
+
+def _nothing(store: Store, spot: WeakSpot | None, choice: _Choice, *, tagger: Tagger, now_ms: int) -> str:
     """Return one sentence of what is here and one of what to do."""
+    refused = f"; {_refused_note(choice)}" if choice.refused else ""
+    if spot is not None:
+        return f"nothing of it to make a batch of: {_on_its_way(store, spot, tagger=tagger, now_ms=now_ms)}{refused}"
     status = store.status(now_ms=now_ms)
     present, wanted, held = (status.frames.get(state, 0) for state in _WAY_OF_A_FRAME)
     if not status.findings:
@@ -288,66 +353,6 @@ def _what_is_missing(store: Store, *, now_ms: int) -> str:
         advice = "wait for new findings"
     return (
         f"nothing to make a batch of: {sum(status.findings.values())} findings, {present} frames here,"
-        f" {wanted} asked for, {status.batched_images} already in batches (control and black frames do not count);"
-        f" {advice}"
+        f" {wanted} asked for, {status.batched_images} already in batches (control frames alone make no batch, and"
+        f" black ones do not count); {advice}{refused}"
     )
-
-
-def _camera(row: FindingRow) -> tuple[str, str, str]:
-    return row.site, row.device, row.camera
-
-
-def _pictures(findings: Sequence[Finding]) -> list[int]:
-    """Number the pictures: findings share one when a camera captured them at one time, or their frames' bytes agree."""
-    known: dict[tuple[object, ...], int] = {}
-    numbers = []
-    for number, finding in enumerate(findings):
-        moment = finding.site, finding.device, finding.camera, finding.captured_at_ms
-        frame = finding.site, finding.device, finding.frame_sha256
-        numbers.append(known.get(moment, known.get(frame, number)))
-        known.setdefault(moment, numbers[-1])
-        known.setdefault(frame, numbers[-1])
-    return numbers
-
-
-def _camera_names(findings: Iterable[Finding]) -> list[str]:
-    """Return the cameras by name; with their device, or their site too, where a name is used twice."""
-    cameras = {(finding.site, finding.device, finding.camera) for finding in findings}
-    names = Counter(camera for _, _, camera in cameras)
-    devices = Counter((device, camera) for _, device, camera in cameras)
-
-    def name(site: str, device: str, camera: str) -> str:
-        if names[camera] == 1:
-            return camera
-        return f"{device}/{camera}" if devices[device, camera] == 1 else f"{site}/{device}/{camera}"
-
-    return sorted(name(*camera) for camera in cameras)
-
-
-def _subject(reason: Reason, label: str) -> str:
-    return _KINDS[reason].format(_printable(label) or "object")
-
-
-def _printable(text: str) -> str:
-    """Return what a device has sent as one line without control characters."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
-def _by_count(item: tuple[str, int]) -> tuple[int, str]:
-    return -item[1], item[0]
-
-
-def _listed(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
-def _utc(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 3]}..."
-
-
-def _wrapped(text: str, *, width: int = 80) -> list[str]:
-    return textwrap.wrap(text, width) or [""]

@@ -21,8 +21,11 @@ from hub.config import EXAMPLE, find_database, read_config
 from hub.demo import Upload
 
 try:
+    from hub.cli_batch import MAX_BATCH, batch
+    from hub.cli_keep import add_commands
+    from hub.cli_plot import plot
     from hub.cli_policy import policy
-    from hub.export import Format
+    from hub.cli_weakspots import weakspots
     from hub.store import Store
 except ModuleNotFoundError as missing:
     print(f'hub: {missing.name} is not installed; run: pip install "weakspot[hub]"', file=sys.stderr)
@@ -32,15 +35,12 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Collect the findings of a fleet, remove near-duplicates and freeze batches for annotation.",
 )
-batch = typer.Typer(
-    no_args_is_help=True,
-    help="Choose about 50 images that show what the detector gets wrong, freeze them, and hand them to an annotator.",
-)
 app.add_typer(batch, name="batch")
 app.add_typer(policy, name="policy")
+app.add_typer(plot, name="plot")
+add_commands(app)
+app.add_typer(weakspots, name="weakspots")
 
-BatchId = Annotated[int, typer.Argument(metavar="ID", help="The batch's number, from `hub batch list`.")]
-MAX_BATCH = 10_000
 _SERVE_HELP = (
     "Take in what the devices send over MQTT, group near-duplicates, and ask for the frames worth having.\n\n"
     "Runs until SIGTERM or Ctrl-C, then finishes what it has in hand and exits 0. Several may run with one database"
@@ -129,75 +129,3 @@ def check(config: Config = Path("hub.toml"), database: Database = None) -> None:
     print("\n".join(lines))
     if not holds:
         raise typer.Exit(1)
-
-
-@batch.command("new")
-def batch_new(
-    size: Annotated[int, typer.Option("--size", "-n", min=1, max=MAX_BATCH, help="How many images to choose.")] = 50,
-    config: Config = Path("hub.toml"),
-    database: Database = None,
-    json: Json = False,
-) -> None:
-    """Choose images and freeze them as a batch.
-
-    Each near-duplicate group gives one image, and to one batch only.
-    Images that stand for many severe findings come first, each unlike those
-    before it. No camera gives more than twice its even share while others can.
-    Only frames that are here count: `hub status` shows how many there are.
-
-    With fewer groups than asked for, the batch is smaller and says so.
-    Exits 1 when there is nothing to choose from.
-    """
-    from hub.batches import NothingToChooseError, batch_as_json, made_lines, new_batch
-
-    with Store.open(find_database(config=config, database=database), create=False) as store:
-        try:
-            made = new_batch(store, size=size)
-        except NothingToChooseError as error:
-            print(f"hub: {error}", file=sys.stderr)
-            raise typer.Exit(1) from None
-        print(batch_as_json(store, made) if json else "\n".join(made_lines(made)))
-
-
-@batch.command("list")
-def batch_list(config: Config = Path("hub.toml"), database: Database = None, json: Json = False) -> None:
-    """List the batches, oldest first, with the weak point that each is about."""
-    from hub.batches import list_lines
-
-    with Store.open(find_database(config=config, database=database), create=False) as store:
-        batches = store.batches()
-    print(msgspec.json.encode({"batches": batches}).decode() if json else "\n".join(list_lines(batches)))
-
-
-@batch.command("show")
-def batch_show(
-    number: BatchId, config: Config = Path("hub.toml"), database: Database = None, json: Json = False
-) -> None:
-    """Show the images of a batch, best first: which camera, what each added to the choice, and why it was chosen."""
-    from hub.batches import batch_as_json, batch_rows, read_batch, show_lines
-
-    with Store.open(find_database(config=config, database=database), create=False) as store:
-        shown = read_batch(store, number)
-        print(batch_as_json(store, shown) if json else "\n".join(show_lines(shown, batch_rows(store, shown))))
-
-
-@batch.command("export")
-def batch_export(
-    number: BatchId,
-    fmt: Annotated[Format, typer.Option("--format", "-f", help="What the annotator's tool opens.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to make; an untouched earlier export is replaced.")],
-    config: Config = Path("hub.toml"),
-    database: Database = None,
-) -> None:
-    """Write a batch as a folder for an annotator.
-
-    It holds the images as they came, the detector's boxes to start from,
-    README.txt with the rules and how to open it, and contact-sheet.png,
-    which shows where a miss is suspected.
-    """
-    from hub.batches import batch_view, exported_lines
-    from hub.export import export_batch
-
-    with Store.open(find_database(config=config, database=database), create=False) as store:
-        view = batch_view(store, number)
-    print("\n".join(exported_lines(export_batch(view, fmt, out))))

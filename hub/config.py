@@ -12,7 +12,6 @@ import msgspec
 from edge.contract.errors import UnusableError
 from edge.contract.settings import BrokerSettings, parse_settings, read_settings
 from hub.tags import TagsConfig
-from hub.wants import WantRule
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
@@ -41,9 +40,10 @@ linger_ms = 10
 
 [wants]                     # which frames are asked for
 bytes_per_day_per_device = 50000000
-control_share = 0.1         # of those bytes, for control frames
 outstanding_per_device = 50
-pool = 100                  # frames here that are in no batch
+pool = 65                   # frames of a weak spot: a batch and more
+explore = 30                # frames while no weak spot is known
+control_share = 0.1         # control frames, of those
 resend_s = 60               # an unanswered want is sent again
 max_age_h = 72              # then a frame is asked for no more
 
@@ -93,31 +93,24 @@ class WantsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     Attributes:
         bytes_per_day_per_device: the most bytes of frames asked of one device within 24 hours; 0 asks for none.
-        control_share: the part of them, 0..1, set aside for `control` frames.
         outstanding_per_device: the most frames of one device under way at once.
-        pool: the most frames asked for that are in no batch, one a near-duplicate group, `control` aside. The fuller
-            it is, the more severe a finding must be. Two batches' worth lets a batch be chosen well; a large number
-            asks for every new group's frame.
+        pool: frames for each open weak spot, here or under way and in no batch; one a near-duplicate group. A batch's
+            worth and a reserve lets the batch be chosen well. The whole of it is asked for when four times as many
+            events are known, less before: so the first to come do not fill it.
+        explore: the same while no weak spot needs frames, for the whole fleet; a very large number asks for every
+            group's frame.
+        control_share: how many `control` frames are asked for beside them, as a part of their number, 0..1.
         resend_s: a want that was not answered for so long is sent again while the device is alive.
         max_age_h: hours after which a finding's frame is no longer asked for, and an unanswered want is given up.
     """
 
     bytes_per_day_per_device: Annotated[int, msgspec.Meta(ge=0, le=10**15)] = 50_000_000
-    control_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
     outstanding_per_device: Count = 50
-    pool: Count = 100
+    pool: Count = 65
+    explore: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 30
+    control_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
     resend_s: Positive = 60.0
     max_age_h: Positive = 72.0
-
-    def rule(self) -> WantRule:
-        """Return the limits in the units of `hub.wants`."""
-        return WantRule(
-            bytes_per_day_per_device=self.bytes_per_day_per_device,
-            control_share=self.control_share,
-            outstanding_per_device=self.outstanding_per_device,
-            pool=self.pool,
-            max_age_ms=int(self.max_age_h * HOUR_MS),
-        )
 
 
 class KeepConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -168,6 +161,11 @@ def find_database(*, config: Path, database: Path | None) -> Path:
             raise
         msg = f"{error}; name it with --config, or a database with --database"
         raise UnusableError(msg) from error
+
+
+def find_tags(config: Path) -> TagsConfig:
+    """Return the `[tags]` of a configuration, the defaults where there is no such file. Raises `UnusableError`."""
+    return read_config(config).tags if config.exists() else TagsConfig()
 
 
 def parse_config(text: str, *, folder: Path) -> HubConfig:

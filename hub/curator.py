@@ -13,32 +13,41 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol, Self
 
 from edge.contract.errors import UnusableError
 from edge.contract.status import Want
-from hub.config import HOUR_MS, WantsConfig
-from hub.dedupe import joinable_since_ms
+from hub.config import HOUR_MS, KeepConfig, WantsConfig
+from hub.dedupe import Joined, joinable_since_ms
+from hub.naming import refresh
+from hub.retention import keep_within
+from hub.spot_memory import SpotMemory
 from hub.store import FindingRow, GroupAssignment, LeaderRow, Store
-from hub.store_groups import StaleError
-from hub.wants import DAY_MS, OpenFinding, Overdue, choose
+from hub.store_groups import Overdue, StaleError
+from hub.tags import Tagger
+from hub.wants import DAY_MS, Asked, choose, needs_of, sizes
+from hub.weakspots import SpotState, weak_spots
 
 PAGE: Final = 500
 ALIVE_MS: Final = 10 * 60 * 1000
 WANTS_A_MESSAGE: Final = 100
 ASKING_SHARE: Final = 0.1  # of the time, at most, goes into choosing what to ask for
+IDLE_SHARE: Final = 0.03  # of the time, after a round that has asked for nothing
+NAMING_SHARE: Final = 0.1
+POOLED_PER_DEVICE: Final = 500  # frames that are here count for more needs than one, but not without end
+BATCHED: Final = 500  # images of the newest batches: what is like them is not new
 log = logging.getLogger(__name__)
 
 
 class LeaderIndex(Protocol):
     """What finds the group of a finding: hub.dedupe.DuplicateIndex."""
 
-    def add_leader(self, leader: LeaderRow, *, first_at_ms: int | None = None, last_at_ms: int | None = None) -> None:
-        """Know one more group, seen from then to then."""
+    def add_leader(self, leader: LeaderRow) -> None:
+        """Know one more group."""
 
-    def match(self, finding: FindingRow) -> int | None:
+    def match(self, row: FindingRow) -> Joined | None:
         """Return the group that the finding belongs to, or None when it is like no leader."""
 
 
@@ -68,9 +77,15 @@ class Curator:
         make_index: Callable[[], LeaderIndex],
         line: WantLine,
         wants: WantsConfig,
+        tagger: Tagger,
         pace_s: float = 0.5,
+        name_pace_s: float = 60.0,
+        keep: KeepConfig | None = None,
     ) -> None:
-        """`pace_s`: the least time between two rounds of wants; grouping is not held back."""
+        """`pace_s`, `name_pace_s`: the least time between two rounds of wants, of naming; grouping is not held back.
+
+        `keep`: which frames are deleted, once an hour and a short transaction a step; None keeps all.
+        """
         self._store = store
         self._pace_s = pace_s
         self._ask_from_s = 0.0
@@ -80,20 +95,31 @@ class Curator:
         self._known_since_ms = 0
         self._line = line
         self._wants = wants
-        self._rule = wants.rule()
+        self._max_age_ms = int(wants.max_age_h * HOUR_MS)
+        self._memory = SpotMemory(tagger)
+        self._tagger = tagger
+        self._name_pace_s = name_pace_s
+        self._name_from_s = 0.0
+        self._named_to = 0
+        self._regressed: dict[int, str] = {}
+        self._keep = keep
+        self._sweeping: Iterator[object] = iter(())
+        self._forgettings = (0, 0)
         self._tidied_at_ms: int | None = None
 
     def step(self, now_ms: int) -> Did:
         """Group one page, ask for what is worth it, repeat what was not answered, give up what is too old."""
         self._tidy(now_ms)
+        next(self._sweeping, None)
         grouped = self._group()
+        self._name(now_ms)
         wanted = resent = 0
         if time.monotonic() >= self._ask_from_s:
             started_s = time.monotonic()
             wanted = self._ask(now_ms)
             resent = self._ask_again(now_ms)
             took_s = time.monotonic() - started_s
-            self._ask_from_s = started_s + max(self._pace_s, took_s / ASKING_SHARE)
+            self._ask_from_s = started_s + max(self._pace_s, took_s / (ASKING_SHARE if wanted else IDLE_SHARE))
         return Did(grouped, wanted, resent, grouped == PAGE)
 
     def _group(self) -> int:
@@ -102,19 +128,27 @@ class Curator:
             return 0
         # Until the transaction stands the index knows groups that do not exist: on any failure it is built again.
         index, self._index = self._index, None
+        if (forgettings := self._store.upkeep.forgettings()) != self._forgettings:
+            index, self._forgettings = None, forgettings
         since_ms = joinable_since_ms(min(row.captured_at_ms for row in rows))
         if index is None or since_ms < self._known_since_ms:
             index, self._last_group, self._known_since_ms = self._make_index(), 0, since_ms
         # The number first: a group made after this makes ours collide, and everything is read again.
         last_group, assignments = self._store.last_group(), []
         for leader in self._store.leaders_after(self._last_group, seen_since_ms=self._known_since_ms):
-            index.add_leader(leader, first_at_ms=leader.first_at_ms, last_at_ms=leader.last_at_ms)
+            index.add_leader(leader)
         for row in rows:
-            group_id = index.match(row)
-            if group_id is None:
+            joined = index.match(row)
+            if joined is None:
                 last_group += 1
                 index.add_leader(as_leader(row, last_group))
-            assignments.append(GroupAssignment(row.event_id, group_id or last_group, new=group_id is None))
+                assignments.append(GroupAssignment(row.event_id, last_group, new=True))
+            else:
+                assignments.append(
+                    GroupAssignment(
+                        row.event_id, joined.group_id, new=False, tracked=joined.tracked, looks=joined.looks
+                    )
+                )
         try:
             self._store.assign_groups(assignments)
         except StaleError as error:
@@ -123,24 +157,42 @@ class Curator:
         self._index, self._last_group = index, last_group
         return len(rows)
 
+    def _name(self, now_ms: int) -> None:
+        """Name the weak spots anew when there are new sightings; say which of those that were fixed have come back."""
+        newest = self._store.spots.last_sighting()
+        if newest == self._named_to or time.monotonic() < self._name_from_s:
+            return
+        started_s = time.monotonic()
+        spots = refresh(self._store, self._tagger, now_ms).spots
+        took_s = time.monotonic() - started_s
+        self._named_to, self._name_from_s = newest, started_s + max(self._name_pace_s, took_s / NAMING_SHARE)
+        regressed = {spot.id: spot.name for spot in spots if spot.state is SpotState.REGRESSED}
+        for number in sorted(regressed.keys() - self._regressed.keys()):
+            log.warning("weak spot %d, %s, had been fixed and came back", number, regressed[number])
+        self._regressed = regressed
+
     def _ask(self, now_ms: int) -> int:
-        open_findings = self._store.open_findings(10 * self._wants.outstanding_per_device)
-        if not open_findings:
+        alive_since_ms = now_ms - ALIVE_MS
+        living = self._store.living(alive_since_ms=alive_since_ms)
+        held = [f for f in self._store.held_frames(received_since_ms=now_ms - self._max_age_ms) if f.of in living]
+        if not held:
             return 0
-        choice = choose(
-            open_findings,
-            self._store.spent_since(now_ms - DAY_MS),
-            pooled=self._store.pooled(self._rule.pool, alive_since_ms=now_ms - ALIVE_MS),
-            living=self._store.living(alive_since_ms=now_ms - ALIVE_MS),
-            now_ms=now_ms,
-            rule=self._rule,
+        spots = weak_spots(self._store)
+        newest_batch = {batch.weak_spot_id: batch.size for batch in self._store.batches() if batch.weak_spot_id}
+        size_of = sizes(spots, newest_batch, self._wants)
+        here = self._store.pooled_frames(POOLED_PER_DEVICE, alive_since_ms=alive_since_ms)
+        batched = self._store.batched_frames(BATCHED)
+        needy = [spot for spot in spots if spot.id in size_of]
+        self._memory.begin(needy, [*held, *here], self._store.objects)
+        needs = needs_of(
+            size_of, held=held, here=here, batched=batched, spots_of=self._memory.spots_of, rule=self._wants
         )
-        if choice.expired:
-            self._store.close_wants([finding.event_id for finding in choice.expired])
-        if choice.want:
-            self._store.mark_wanted([finding.event_id for finding in choice.want], now_ms=now_ms)
-            self._send(choice.want)
-        return len(choice.want)
+        spent = self._store.spent_since(now_ms - DAY_MS)
+        want = choose(needs, spent, look=self._store.frame_details, rule=self._wants)
+        if want:
+            self._store.mark_wanted([one.event_id for one in want], now_ms=now_ms)
+            self._send(want)
+        return len(want)
 
     def _ask_again(self, now_ms: int) -> int:
         overdue = self._store.overdue_wants(
@@ -157,12 +209,14 @@ class Curator:
         if self._tidied_at_ms is not None and now_ms - self._tidied_at_ms < HOUR_MS:
             return
         self._tidied_at_ms = now_ms
-        too_old_ms = now_ms - self._rule.max_age_ms
+        too_old_ms = now_ms - self._max_age_ms
         given_up = self._store.give_up(wanted_before_ms=too_old_ms, parts_before_ms=too_old_ms)
         if given_up:
             log.warning("%d frames were asked for and never came: given up", given_up)
+        if self._keep is not None:
+            self._sweeping = keep_within(self._store, self._keep, now_ms=now_ms)
 
-    def _send(self, wants: Iterable[OpenFinding | Overdue]) -> None:
+    def _send(self, wants: Iterable[Asked | Overdue]) -> None:
         of_device: dict[tuple[str, str], list[str]] = {}
         for want in wants:
             of_device.setdefault((want.site, want.device), []).append(want.event_id)
@@ -188,6 +242,7 @@ def as_leader(row: FindingRow, group_id: int) -> LeaderRow:
         width=row.width,
         height=row.height,
         track=row.track,
+        track_at_ms=row.captured_at_ms,
         crop_hash=row.crop_hash,
         frame_hash=row.frame_hash,
         features=row.features,

@@ -11,6 +11,8 @@ Laws:
    turned by its EXIF orientation is left out, and the report says so: boxes would lie wrong on what a tool shows.
 4. Every proposed box that does not reach the annotator is counted by its reason. No text that a device sent can make a
    batch impossible to export.
+5. Which images are the test share, never to be trained on, is said by the name of the image itself, in every format;
+   by the format's own means of splitting; by `batch.json`, `README.txt` and the contact sheet.
 """
 
 import hashlib
@@ -32,7 +34,7 @@ from edge.contract.errors import UnusableError
 from edge.contract.samples import Box, WitnessKind, plain_text
 from edge.detector.detections import Floats, box_iou
 from hub.annotation import MIN_SIDE_PX, AnnotatedImage, Annotation, AnnotationSet, Xyxy, is_label, named, row_order
-from hub.contact_sheet import DETECTOR, Tile, contact_sheet, decode_jpeg
+from hub.contact_sheet import DETECTOR, Image, Tile, contact_sheet, decode_jpeg
 from hub.export_folder import MANIFEST, find_folder, write_whole
 from hub.formats import coco, cvat, labelstudio, voc, yolo
 
@@ -81,6 +83,14 @@ _RULES: Final = """\
 - Look at the whole image, not only where a miss is suspected. An image without any object stays empty.
 """
 
+_TEST_SHARE: Final = """\
+The images below, with "-test-" in their names, measure what the training brings. Annotate them as carefully as all
+others. NEVER TRAIN ON THEM, and never choose a model's settings by them: it would make the model look better than it
+is, and the weak point look fixed. Which images these are was decided by camera and time alone and does not change.
+
+"""
+_NO_TEST_SHARE: Final = "None of these images: all of them may be trained on.\n"
+
 _ORIGINS: Final = {
     DETECTOR: "the detector reported it",
     WitnessKind.GAP.value: "suspected: a followed object vanished here for a while and came back",
@@ -109,6 +119,7 @@ class Member:
         jpeg: the frame.
         width: of the frame, in pixels, as the finding states.
         height: the same.
+        test: it is of the test share: annotated, and never trained on.
     """
 
     event_id: str
@@ -125,6 +136,7 @@ class Member:
     jpeg: bytes
     width: int
     height: int
+    test: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +166,7 @@ class ExportReport:
     Attributes:
         out: the folder.
         images: how many images.
+        test: how many of them are the test share.
         boxes: how many pre-labels, by origin.
         dropped: how many proposed boxes were not written, by reason.
         left_out: event id and reason of each image that was not written.
@@ -161,6 +174,7 @@ class ExportReport:
 
     out: Path
     images: int
+    test: int
     boxes: Mapping[str, int]
     dropped: Mapping[str, int]
     left_out: tuple[tuple[str, str], ...]
@@ -194,15 +208,20 @@ def export_batch(batch: BatchView, fmt: Format, out: Path) -> ExportReport:
     if not annotations.images:
         msg = f"batch {batch.id}: none of its {len(pages)} images can be used"
         raise UnusableError(msg)
-    files = _annotation_files(annotations, batch, fmt, folder=out.name)
-    files |= {f"{_MODULES[fmt].IMAGES}/{page.name}": page.member.jpeg for page in pages if page.image is not None}
-    files[README] = "".join(_readme(batch, annotations, fmt)).encode()
+    test = frozenset(page.name for page in pages if page.member.test and page.image is not None)
+    files = _annotation_files(annotations, batch, fmt, folder=out.name, test=test)
+    for page in pages:
+        if page.image is not None:
+            folder = yolo.images_of(test=page.member.test) if fmt is Format.YOLO else _MODULES[fmt].IMAGES
+            files[f"{folder}/{page.name}"] = page.member.jpeg
+    files[README] = "".join(_readme(batch, annotations, fmt, test=sorted(test))).encode()
     files[CONTACT_SHEET] = contact_sheet([_tile(at, page) for at, page in enumerate(pages, 1)], title=_title(batch))
     files[MANIFEST] = _manifest(batch, fmt, files, labels=labels, pages=pages)
     write_whole(out, files)
     return ExportReport(
         out=out,
         images=len(annotations.images),
+        test=len(test),
         boxes=Counter(box.origin or "" for image in annotations.images for box in image.annotations),
         dropped=dropped,
         left_out=tuple((page.member.event_id, page.problem) for page in pages if page.problem is not None),
@@ -210,10 +229,11 @@ def export_batch(batch: BatchView, fmt: Format, out: Path) -> ExportReport:
 
 
 def image_names(batch: BatchView) -> tuple[str, ...]:
-    """Return the file name of each member: batch, rank, camera and event. Sorted by name they stand by rank."""
+    """Return the file name of each member: batch, rank, `test` or `train`, camera and event, in the order of rank."""
     digits = max(2, len(str(len(batch.members))))
     return tuple(
-        f"{batch.id:04d}-{rank:0{digits}d}-{re.sub('[^A-Za-z0-9_-]', '-', member.camera)[:40]}-"
+        f"{batch.id:04d}-{rank:0{digits}d}-{'test' if member.test else 'train'}-"
+        f"{re.sub('[^A-Za-z0-9_-]', '-', member.camera)[:40]}-"
         f"{re.sub('[^A-Za-z0-9]', '', member.event_id)[:8]}.jpg"
         for rank, member in enumerate(batch.members, 1)
     )
@@ -246,19 +266,27 @@ def pre_labels(member: Member, *, labels: Sequence[str], dropped: Counter[str]) 
     return row_order(kept)
 
 
+def open_picture(jpeg: bytes, *, width: int, height: int) -> Image:
+    """Return the picture as BGR. Raises `UnusableError` when it cannot be decoded or boxes would lie wrong on it."""
+    picture = decode_jpeg(jpeg)
+    found = picture.shape[1], picture.shape[0]
+    if found != (width, height):
+        msg = f"the JPEG is {found[0]} x {found[1]}, its event says {width} x {height}"
+        raise UnusableError(msg)
+    if _TURNED.search(jpeg, 0, jpeg.find(_SCAN)):
+        msg = "the JPEG has an EXIF orientation, which tools would follow and boxes do not"
+        raise UnusableError(msg)
+    return picture
+
+
 def _page(member: Member, name: str, *, labels: Sequence[str], dropped: Counter[str]) -> _Page:
     try:
-        height, width = decode_jpeg(member.jpeg).shape[:2]
+        open_picture(member.jpeg, width=member.width, height=member.height)
     except UnusableError as error:
         return _Page(member, name, None, str(error))
-    if (width, height) != (member.width, member.height):
-        problem = f"the JPEG is {width} x {height}, its event says {member.width} x {member.height}"
-        return _Page(member, name, None, problem)
-    if _TURNED.search(member.jpeg, 0, member.jpeg.find(_SCAN)):
-        return _Page(member, name, None, "the JPEG has an EXIF orientation, which tools would follow and boxes do not")
     with named(f"event {member.event_id}"):
         boxes = pre_labels(member, labels=labels, dropped=dropped)
-        return _Page(member, name, AnnotatedImage(name, width, height, boxes))
+        return _Page(member, name, AnnotatedImage(name, member.width, member.height, boxes))
 
 
 def _labels_of(batch: BatchView) -> tuple[str, ...]:
@@ -267,22 +295,24 @@ def _labels_of(batch: BatchView) -> tuple[str, ...]:
     return tuple(sorted(filter(is_label, found))) or (LABEL_WHEN_NONE,)
 
 
-def _annotation_files(annotations: AnnotationSet, batch: BatchView, fmt: Format, *, folder: str) -> dict[str, bytes]:
+def _annotation_files(
+    annotations: AnnotationSet, batch: BatchView, fmt: Format, *, folder: str, test: frozenset[str]
+) -> dict[str, bytes]:
     match fmt:
         case Format.CVAT:
-            return cvat.write_cvat(annotations, task=_title(batch))
+            return cvat.write_cvat(annotations, task=_title(batch), test=test)
         case Format.COCO:
-            return coco.write_coco(annotations, description=_title(batch))
+            return coco.write_coco(annotations, description=_title(batch), test=test)
         case Format.YOLO:
-            return yolo.write_yolo(annotations)
+            return yolo.write_yolo(annotations, test=test)
         case Format.VOC:
-            return voc.write_voc(annotations)
+            return voc.write_voc(annotations, test=test)
         case Format.LABELSTUDIO:
             images_at = labelstudio.LOCAL_FILES + quote(f"{folder}/{labelstudio.IMAGES}/")
-            return labelstudio.write_labelstudio(annotations, images_at=images_at, model=_model(batch))
+            return labelstudio.write_labelstudio(annotations, images_at=images_at, model=_model(batch), test=test)
 
 
-def _readme(batch: BatchView, annotations: AnnotationSet, fmt: Format) -> Iterator[str]:
+def _readme(batch: BatchView, annotations: AnnotationSet, fmt: Format, *, test: Sequence[str]) -> Iterator[str]:
     cameras = len({(member.site, member.device, member.camera) for member in batch.members})
     images, boxes = len(annotations.images), sum(len(image.annotations) for image in annotations.images)
     yield f"{_title(batch)}\n{'=' * len(_title(batch))}\n\n"
@@ -294,6 +324,8 @@ def _readme(batch: BatchView, annotations: AnnotationSet, fmt: Format) -> Iterat
     yield from (f"  {origin:10} {meaning}\n" for origin, meaning in _ORIGINS.items() if origin in origins)
     yield "\nLabels\n------\n"
     yield from (f"  {label}\n" for label in annotations.labels)
+    yield f"\nThe test share\n--------------\n{_TEST_SHARE if test else _NO_TEST_SHARE}"
+    yield from (f"  {name}\n" for name in test)
     heading = f"How to open it ({fmt.value})"
     yield f"\n{heading}\n{'-' * len(heading)}\n{_MODULES[fmt].HOW_TO_OPEN}"
     yield f"\nThe images carry no marks: {CONTACT_SHEET} shows on one page where a miss is suspected and why.\n"
@@ -316,7 +348,7 @@ def _tile(rank: int, page: _Page) -> Tile:
         region=member.region,
         reason=member.reason,
         caption=(
-            f"{rank:02d} | {member.camera} | {_utc(member.captured_at_ms)}",
+            f"{rank:02d}{' TEST' * member.test} | {member.camera} | {_utc(member.captured_at_ms)}",
             f"{member.reason} {member.severity:.2f} | {member.label or 'no label'}",
             member.why,
         ),
@@ -335,7 +367,19 @@ def _utc(milliseconds: int) -> str:
 def _manifest(
     batch: BatchView, fmt: Format, files: Mapping[str, bytes], *, labels: Sequence[str], pages: Sequence[_Page]
 ) -> bytes:
-    kept = ("event_id", "site", "device", "camera", "captured_at_ms", "reason", "severity", "why", "region", "label")
+    kept = (
+        "event_id",
+        "site",
+        "device",
+        "camera",
+        "captured_at_ms",
+        "reason",
+        "severity",
+        "why",
+        "region",
+        "label",
+        "test",
+    )
     content = {
         "batch": batch.id,
         "format": fmt.value,

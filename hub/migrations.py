@@ -20,6 +20,9 @@ heartbeat adds what is above its boot's mark.
 `finding.tags` and `sighting.tags` are words between spaces, as hub.tags joins them. A sighting is one object once: see
 hub.store_sightings.
 
+`forgotten` says what `hub forget` removes for good: see hub.store_forgotten. `batch.forgotten` is how many images of a
+frozen batch went that way; their ranks stay empty.
+
 The indexes hold every column that the curator and `hub status` count with: a finding's row carries its header, and a
 scan over the rows would read the whole file.
 """
@@ -84,7 +87,10 @@ CREATE TABLE near_duplicate_group (
     label TEXT NOT NULL,
     size INTEGER NOT NULL,
     first_at_ms INTEGER NOT NULL,
-    last_at_ms INTEGER NOT NULL
+    last_at_ms INTEGER NOT NULL,
+    track TEXT NOT NULL,
+    track_at_ms INTEGER NOT NULL,
+    looks BLOB NOT NULL
 );
 
 CREATE TABLE finding (
@@ -124,7 +130,8 @@ CREATE INDEX finding_ungrouped ON finding (id) WHERE group_id IS NULL;
 
 CREATE INDEX finding_group ON finding (group_id) WHERE group_id IS NOT NULL;
 
-CREATE INDEX finding_present ON finding (id, group_id, reason) WHERE frame_state = 'present';
+CREATE INDEX finding_present ON finding (id, group_id, reason, received_at_ms, frame_bytes)
+    WHERE frame_state = 'present';
 
 CREATE INDEX finding_wanted ON finding (site, device, asked_at_ms) WHERE frame_state = 'wanted';
 
@@ -133,13 +140,14 @@ CREATE INDEX finding_wanted_at ON finding (wanted_at_ms, site, device, reason, f
 
 CREATE INDEX finding_pool
     ON finding (group_id, site, device, reason, severity, wanted_at_ms, frame_state, frame_hash)
-    WHERE frame_state = 'present' AND reason <> 'control' AND frame_hash <> zeroblob(32);
+    WHERE frame_state = 'present' AND frame_hash <> zeroblob(32);
 
 CREATE INDEX finding_picture ON finding (site, device, frame_sha256, frame_state, reason, event_id, group_id)
     WHERE frame_state IN ('wanted', 'present') AND reason <> 'control';
 
 CREATE INDEX finding_want_open
-    ON finding (site, device, reason, severity, frame_bytes, received_at_ms, event_id, frame_sha256, want_open)
+    ON finding (site, device, camera, reason, label, captured_at_ms, tags, severity, x1, y1, x2, y2, width, height,
+        received_at_ms, want_open)
     WHERE want_open = 1;
 
 CREATE INDEX finding_counts ON finding (site, device, frame_state, reason, frame_bytes);
@@ -234,6 +242,8 @@ CREATE INDEX sighting_time ON sighting (captured_at_ms);
 
 CREATE INDEX sighting_finding ON sighting (finding_id);
 
+CREATE INDEX sighting_model ON sighting (model, captured_at_ms);
+
 CREATE TABLE weak_spot (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL,
@@ -258,7 +268,8 @@ CREATE TABLE weak_spot_step (
     missed INTEGER NOT NULL,
     found INTEGER NOT NULL,
     batch_id INTEGER REFERENCES batch (id),
-    note TEXT NOT NULL
+    note TEXT NOT NULL,
+    measured INTEGER NOT NULL
 );
 
 CREATE INDEX weak_spot_step_of ON weak_spot_step (weak_spot_id, id);
@@ -270,7 +281,8 @@ CREATE TABLE batch (
     title TEXT NOT NULL,
     weak_spot_id INTEGER REFERENCES weak_spot (id),
     model TEXT NOT NULL,
-    minutes REAL
+    minutes REAL,
+    forgotten INTEGER NOT NULL DEFAULT 0
 );
 
 CREATE TABLE batch_member (
@@ -284,5 +296,15 @@ CREATE TABLE batch_member (
     PRIMARY KEY (batch_id, rank)
 );
 
-CREATE UNIQUE INDEX batch_member_group ON batch_member (group_id)
+CREATE UNIQUE INDEX batch_member_group ON batch_member (group_id);
+
+CREATE TABLE forgotten (
+    id INTEGER PRIMARY KEY,
+    site TEXT NOT NULL,
+    device TEXT NOT NULL,
+    before_ms INTEGER NOT NULL,
+    whole INTEGER NOT NULL,
+    at_ms INTEGER NOT NULL,
+    erased_at_ms INTEGER
+)
 """

@@ -2,48 +2,60 @@
 
 Laws:
 
-1. At most `size` are chosen, each once, no two of one group, no two of one frame.
-2. The gains do not rise from one choice to the next (until a camera's cap has to be lifted, see below).
+1. At most `size` are chosen, each once, no two of one group, no two of one frame, none that `accept` refuses.
+2. The gains do not rise from one choice to the next (until a limit has to be lifted, see below).
 3. The same input gives the same choice.
+4. No two near-duplicates: of one camera, at most `NEAR_MS` apart, frames alike by `NEAR_LIKENESS`. Neither is one
+   chosen that is near to an image of an earlier batch.
+5. `hard` and `easy` get their shares of what is chosen wherever there are enough of them, and fill what the others
+   leave. `control` never gets more than its share: a frame drawn at random teaches little.
 
-**Facility location x severity.** A choice is good when every candidate, weighed by its severity, has something like
-itself among the chosen: the sum over candidates of `weight * similarity to the nearest chosen`. The gain of an image is
-what it adds to that sum. Many severe findings of one kind are worth one image of that kind, then the next kind is; what
-is like nothing else (junk, mostly) stands only for itself. Similarity is the cosine of `describe`, less its mean over
-all pairs: two frames of one fixed camera are no more alike than average merely for that.
+**Facility location x severity x novelty.** A choice is good when every candidate, weighed by its severity, has
+something like itself among the chosen or in an earlier batch: the sum over candidates of `weight * similarity to the
+nearest`. The gain of an image is what it adds to that sum. Many severe findings of one kind are worth one image of that
+kind, then the next kind is; what an earlier batch has is covered already; what is like nothing else (junk, mostly)
+stands only for itself. Similarity is the cosine of `hub.likeness`, less its mean over all pairs: two frames of one
+fixed camera are no more alike than average merely for that. From `ENOUGH` on it counts as whole: what is so much alike
+need not be shown twice.
 
-**Spread over cameras.** No camera gives more than twice its even share, or more where the others cannot fill the batch.
+**Hard and easy.** Hard: the detector was wrong (`missed`, `suspect`). Easy: it was right or merely unsure
+(`low_confidence`), and `control`, a frame drawn at random, with a share of its own within the easy ones.
 
-**Prefilter.** Of more than `PREFILTER` candidates those are kept that come first when the cameras take turns, each with
-its most severe. Greedy choice is quadratic in the candidates.
+**Spread.** No camera and no hour of the day gives more than twice its even share, or more where the others cannot fill
+the batch. When the batch cannot be filled, the limits are lifted in the order hour, camera, shares of hard and easy.
 
-`control` findings are no candidates here: they are for rates, and a share of them in a batch is a decision of its own.
+**Prefilter.** The choice is quadratic: of more than `PREFILTER` candidates only those that hub.thinning keeps.
 """
 
 import heapq
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
+from hub.likeness import Floats, Ints, codes, unit
+from hub.thinning import Thinned
 
 PREFILTER: Final = 2000
 EVEN_SHARE_FACTOR: Final = 2.0
 LEAST_WEIGHT: Final = 0.25
 LEAST_GAIN: Final = 0.05  # of an image that is like no other; under it, it is much like one that was chosen before
-SHARES: Final = {
-    "features": 0.35,
-    "place": 0.15,
-    "size": 0.15,
-    "light": 0.15,
-    "label": 0.1,
-    "reason": 0.1,
-}
+NEAR_MS: Final = 3_000
+NEAR_LIKENESS: Final = 0.99  # cosine of the frames' features: a street a fifth of a second later
+ENOUGH: Final = 0.8
+HOUR_MS: Final = 3_600_000
+
+
+class Kind(IntEnum):
+    """How the detector did on an image, see the module."""
+
+    HARD = 0
+    EASY = 1
+    CONTROL = 2
 
 
 class Pick(NamedTuple):
@@ -58,107 +70,114 @@ class Pick(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Trait:
-    """What tells one finding from another. Fractions are clipped to 0..1.
+class Pool:
+    """What may be chosen, or has been: n images, one value of each.
 
     Attributes:
-        features: the model's pooled vector of the whole frame; may be empty.
-        space: whose vector it is: vectors of different models are not compared.
-        place: centre of the region, fractions of the frame's width and height.
-        size: shorter and longer side of the region, as `log_fraction` of pixels.
-        light: brightness, contrast, noise and sharpness, as fractions.
-        label: suspected in the region.
-        reason: why it was mined.
+        vectors: `[n, d]`, such as `hub.likeness.describe` gives; compared by their cosine.
+        severity: `[n]`, 0..1.
+        camera: whose image it is.
+        group: the near-duplicate group.
+        frame: which frame it is: the same for two findings of one frame.
+        at_ms: UTC milliseconds.
+        kind: see `Kind`.
+        looks: `[n, k]`, what the whole frame looks like, of length 1 or zeros: such as `hub.likeness.centred` gives.
     """
 
-    features: NDArray[np.int8]
-    space: str
-    place: tuple[float, float]
-    size: tuple[float, float]
-    light: tuple[float, float, float, float]
-    label: str
-    reason: str
+    vectors: Floats
+    severity: Sequence[float] | NDArray[np.floating]
+    camera: Sequence[Hashable]
+    group: Sequence[Hashable]
+    frame: Sequence[Hashable]
+    at_ms: Sequence[int]
+    kind: Sequence[Kind]
+    looks: Floats
+
+    def __post_init__(self) -> None:
+        lengths = [len(one) for one in (self.severity, self.camera, self.group, self.frame, self.at_ms, self.kind)]
+        shapes = self.vectors.shape, self.looks.shape
+        if any(len(shape) != 2 for shape in shapes) or {shape[0] for shape in shapes} | set(lengths) != {lengths[0]}:
+            msg = f"expected vectors [n, d], looks [n, k] and n of each; got {shapes} and {lengths}"
+            raise ValueError(msg)
+        if not all(np.isfinite(numbers).all() for numbers in (self.vectors, self.severity, self.looks)):
+            msg = "vectors, severity and looks must be finite"
+            raise ValueError(msg)
+
+    def take(self, kept: Sequence[int] | NDArray[np.intp]) -> "Pool":
+        """Return the pool of these candidates."""
+        return Pool(
+            vectors=self.vectors[kept],
+            severity=np.asarray(self.severity)[kept],
+            camera=[self.camera[index] for index in kept],
+            group=[self.group[index] for index in kept],
+            frame=[self.frame[index] for index in kept],
+            at_ms=[self.at_ms[index] for index in kept],
+            kind=[self.kind[index] for index in kept],
+            looks=self.looks[kept],
+        )
+
+
+class Shares(NamedTuple):
+    """How much of a batch is hard and how much is control, 0..1, together at most 1; the rest is easy."""
+
+    hard: float
+    control: float
+
+    def of(self, size: int) -> tuple[int, int, int]:
+        """Return how many images of each `Kind` a batch of `size` has."""
+        hard = round(self.hard * size)
+        control = min(round(self.control * size), size - hard)
+        return hard, size - hard - control, control
 
 
 def select(
-    features: NDArray[np.floating],
-    severity: Sequence[float] | NDArray[np.floating],
-    camera: Sequence[Hashable],
-    group: Sequence[Hashable],
+    pool: Pool,
     size: int,
     *,
-    frame: Sequence[Hashable] | None = None,
-    prefilter: int = PREFILTER,
+    shares: Shares,
+    earlier: Pool | None = None,
+    thinned: Thinned | None = None,
+    accept: Callable[[int], bool] = lambda _: True,
 ) -> list[Pick]:
-    """Choose up to `size` of n candidates, best first.
+    """Choose up to `size` of n candidates, best first. Fewer come back when there are fewer groups.
 
     Args:
-        features: `[n, d]`, such as `describe` gives; compared by their cosine.
-        severity: `[n]`, 0..1.
-        camera: `[n]`, whose image it is.
-        group: `[n]`, the near-duplicate group.
-        size: how many are wanted. Fewer come back when there are fewer groups.
-        frame: `[n]`, which frame it is; None when no two candidates show the same one.
-        prefilter: how many candidates the greedy choice may look at.
-
-    Raises:
-        ValueError: when the lengths differ or a number is not finite.
+        pool: the candidates, not many more than `PREFILTER`: their similarities are `n * n` numbers.
+        size: how many are wanted.
+        shares: of the kinds.
+        earlier: what earlier batches have, of the same `d` and `k`.
+        thinned: what each of the n stands for; None: each for itself.
+        accept: asked of each that is about to be chosen, once; one that it refuses is passed over.
     """
-    vectors, severities = np.asarray(features, np.float64), np.asarray(severity, np.float64)
-    frames = frame if frame is not None else range(len(severities))
-    if vectors.ndim != 2 or len({len(vectors), len(severities), len(camera), len(group), len(frames)}) > 1:
-        msg = (
-            f"expected features [n, d] and n of each; got {vectors.shape}, severity {len(severities)},"
-            f" camera {len(camera)}, group {len(group)}, frame {len(frames)}"
-        )
-        raise ValueError(msg)
-    if not (np.isfinite(vectors).all() and np.isfinite(severities).all()):
-        msg = "features and severity must be finite"
-        raise ValueError(msg)
-    cameras = _codes(camera)
-    kept = _first_in_turn(severities, cameras, prefilter)
-    picks = _greedy(
-        _similarity(vectors[kept]),
-        LEAST_WEIGHT + (1 - LEAST_WEIGHT) * np.clip(severities[kept], 0.0, 1.0),
-        camera=cameras[kept],
-        group=_codes(group)[kept],
-        frame=_codes(frames)[kept],
-        size=size,
+    vectors = unit(pool.vectors)
+    weight = weights(pool.severity) if thinned is None else thinned.weight
+    cosine = vectors @ vectors.T
+    average = _average(cosine, weight)
+    similarity = _similarity(cosine, average)
+    np.fill_diagonal(similarity, 1.0)
+    covered = np.zeros(len(vectors), np.float32)
+    if earlier is not None and len(earlier.vectors):
+        covered = _similarity(vectors @ unit(earlier.vectors).T, average).max(axis=1)
+    chosen = _greedy(
+        similarity, weight, covered=covered.copy(), rules=_Rules(pool, size, shares, earlier), accept=accept
     )
-    return [Pick(int(kept[pick.candidate]), pick.gain, pick.why) for pick in picks]
+    count = np.ones(len(vectors), np.int64) if thinned is None else thinned.count
+    stand_for = _stand_for(similarity, [index for index, _ in chosen], covered=covered, count=count)
+    return [
+        Pick(index, gain, _why(like_it, gain, seen=float(covered[index])))
+        for (index, gain), like_it in zip(chosen, stand_for, strict=True)
+    ]
 
 
-def describe(traits: Sequence[Trait]) -> Floats:
-    """Return `[n, d]` vectors of length 1 whose cosine is a weighted mean of likenesses, weighed by `SHARES`.
-
-    The pooled features are of the whole frame, and a fixed camera's frames are all alike: so each model's vectors are
-    compared by what differs from their mean, and the region's place, size and light, the label and the reason count
-    beside them. A fraction enters as an angle of 0 to 180 degrees: alike is 1, opposite ends are -1. A trait without
-    features is compared by the rest.
-    """
-    if not traits:
-        return np.zeros((0, 1), np.float32)
-    blocks = {
-        "features": _centred(traits),
-        "place": _angles([trait.place for trait in traits]),
-        "size": _angles([trait.size for trait in traits]),
-        "light": _angles([trait.light for trait in traits]),
-        "label": _one_hot([trait.label for trait in traits]),
-        "reason": _one_hot([trait.reason for trait in traits]),
-    }
-    joined = np.concatenate([block * math.sqrt(SHARES[name]) for name, block in blocks.items()], axis=1)
-    return _unit(joined).astype(np.float32)
+def weights(severity: Sequence[float] | NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return what candidates count by their severity, `[n]`."""
+    return LEAST_WEIGHT + (1 - LEAST_WEIGHT) * np.clip(np.asarray(severity, np.float64), 0.0, 1.0)
 
 
-def log_fraction(value: float, low: float, high: float) -> float:
-    """Return where a value lies between two positive bounds on a logarithmic scale, 0..1."""
-    return min(1.0, max(0.0, math.log(max(value, low) / low) / math.log(high / low)))
+def even_cap(counts: Sequence[int], size: int) -> int:
+    """Return how many images one camera or hour may give: twice the even share, or the least that fills the batch.
 
-
-def camera_cap(counts: Sequence[int], size: int) -> int:
-    """Return how many images one camera may give: twice the even share, or the least that fills the batch.
-
-    `counts` are the candidates of each camera.
+    `counts` are the candidates of each.
     """
     if not counts:
         return 0
@@ -169,114 +188,138 @@ def camera_cap(counts: Sequence[int], size: int) -> int:
     return cap
 
 
+class _Rules:
+    """What may still be chosen. `limits`: of each candidate the number of its place, and how many a place may give."""
+
+    def __init__(self, pool: Pool, size: int, shares: Shares, earlier: Pool | None) -> None:
+        self.size = size
+        self._group, self._frame, self._camera = codes(pool.group), codes(pool.frame), codes(pool.camera)
+        self._at_ms = np.array(pool.at_ms, np.int64)
+        self._looks = pool.looks
+        self._out = np.zeros(len(pool.camera), np.bool_)
+        hard, easy, control = shares.of(size)
+        kind, hour = np.array(pool.kind, np.int64), codes([at_ms // HOUR_MS % 24 for at_ms in pool.at_ms])
+        self._limits = [
+            (hour, self._cap(hour)),
+            (self._camera, self._cap(self._camera)),
+            (kind, np.array([hard, easy, control])),
+            (kind, np.array([size, size, control])),  # this one is never lifted
+        ]
+        self._given = [np.zeros(len(cap), np.int64) for _, cap in self._limits]
+        if earlier is not None:
+            self._shut_near(earlier, dict(zip(pool.camera, self._camera.tolist(), strict=True)))
+
+    def is_out(self, index: int) -> bool:
+        """Whether this candidate can never be chosen any more."""
+        return bool(self._out[index])
+
+    def is_over(self, index: int) -> bool:
+        """Whether a limit holds this candidate back."""
+        return any(
+            given[of[index]] >= cap[of[index]] for (of, cap), given in zip(self._limits, self._given, strict=True)
+        )
+
+    def lift(self) -> bool:
+        """Lift the first limit that is left; return whether there was one."""
+        if len(self._limits) == 1:
+            return False
+        del self._limits[0], self._given[0]
+        return True
+
+    def take(self, index: int) -> None:
+        """Count a choice, and shut out what may not stand beside it."""
+        for (of, _), given in zip(self._limits, self._given, strict=True):
+            given[of[index]] += 1
+        self._out |= (self._group == self._group[index]) | (self._frame == self._frame[index])
+        self._out |= self._near(self._camera[index], self._at_ms[index], self._looks[index])
+
+    def refuse(self, index: int) -> None:
+        """Shut out one candidate."""
+        self._out[index] = True
+
+    def _cap(self, place: Ints) -> Ints:
+        # Groups, not findings, bound what a camera can give.
+        pairs = np.unique(np.stack([place, self._group]), axis=1)[0] if len(place) else place
+        counts = np.bincount(pairs)
+        return np.full(len(counts), even_cap(counts.tolist(), self.size))
+
+    def _near(self, camera: int, at_ms: int, looks: Floats) -> NDArray[np.bool_]:
+        near: NDArray[np.bool_] = (self._camera == camera) & (np.abs(self._at_ms - at_ms) <= NEAR_MS)
+        at = np.flatnonzero(near)
+        near[at] = self._looks[at] @ looks >= NEAR_LIKENESS
+        return near
+
+    def _shut_near(self, earlier: Pool, cameras: Mapping[Hashable, int]) -> None:
+        for camera, at_ms, looks in zip(earlier.camera, earlier.at_ms, earlier.looks, strict=True):
+            if (number := cameras.get(camera)) is not None:
+                self._out |= self._near(number, at_ms, looks)
+
+
 def _greedy(
-    similarity: Floats, weight: NDArray[np.float64], *, camera: Ints, group: Ints, frame: Ints, size: int
-) -> list[Pick]:
+    similarity: Floats, weight: NDArray[np.float64], *, covered: Floats, rules: _Rules, accept: Callable[[int], bool]
+) -> list[tuple[int, float]]:
     """Choose by lazy greedy: a gain can only have fallen since it was last computed (Minoux, 1978)."""
-    covered = np.zeros(len(weight), np.float32)
-    taken: tuple[set[int], set[int]] = (set(), set())
-    given = np.zeros(int(camera.max(initial=-1)) + 1, np.int64)
-    # Groups, not findings, bound what a camera can give.
-    pairs = np.unique(np.stack([camera, group]), axis=1)[0] if len(camera) else camera
-    cap = camera_cap(np.bincount(pairs, minlength=len(given)).tolist(), size)
-    heap = [(-float(gain), index, 0) for index, gain in enumerate(weight @ similarity)]
+    gains = [float(weight @ np.maximum(row - covered, 0.0)) for row in similarity]
+    heap = [(-gain, index, 0) for index, gain in enumerate(gains)]
     heapq.heapify(heap)
     held_back: list[tuple[float, int, int]] = []
     picks: list[tuple[int, float]] = []
-    while len(picks) < size and (heap or held_back):
-        if not heap:  # groups or frames shared by cameras have kept the caps from filling the batch: lift them
-            heap, held_back, cap = held_back, [], len(weight)
+    while len(picks) < rules.size and (heap or held_back):
+        if not heap:
+            if not rules.lift():
+                break
+            heap, held_back = held_back, []
             heapq.heapify(heap)
         negative, index, computed_at = heapq.heappop(heap)
-        if int(group[index]) in taken[0] or int(frame[index]) in taken[1]:
+        if rules.is_out(index):
             continue
-        if given[camera[index]] >= cap:
+        if rules.is_over(index):
             held_back.append((negative, index, computed_at))
-            continue
-        added = np.maximum(similarity[index] - covered, 0.0)
-        if computed_at < len(picks):
-            heapq.heappush(heap, (-float(weight @ added), index, len(picks)))
-            continue
-        picks.append((index, -negative))
-        taken[0].add(int(group[index]))
-        taken[1].add(int(frame[index]))
-        given[camera[index]] += 1
-        covered = np.maximum(covered, similarity[index])
-    stand_for = _shares(similarity, [index for index, _ in picks])
-    return [Pick(index, gain, _why(count, gain)) for (index, gain), count in zip(picks, stand_for, strict=True)]
+        elif computed_at < len(picks):
+            gain = float(weight @ np.maximum(similarity[index] - covered, 0.0))
+            heapq.heappush(heap, (-gain, index, len(picks)))
+        elif accept(index):
+            picks.append((index, -negative))
+            rules.take(index)
+            covered = np.maximum(covered, similarity[index])
+        else:
+            rules.refuse(index)
+    return picks
 
 
-def _shares(similarity: Floats, chosen: Sequence[int]) -> list[int]:
-    """Return for how many candidates each of the chosen is the nearest; what is like none of them counts nowhere."""
+def _stand_for(similarity: Floats, chosen: Sequence[int], *, covered: Floats, count: Ints) -> list[int]:
+    """Return for how many others each of the chosen is the nearest.
+
+    What is like none of them, or more like an earlier batch, counts nowhere.
+    """
     if not chosen:
         return []
-    near = similarity[np.array(chosen)]
-    owner = np.where(near.max(axis=0) > 0, near.argmax(axis=0), -1)
-    owner[np.array(chosen)] = -1
-    counts: list[int] = np.bincount(owner[owner >= 0], minlength=len(chosen)).tolist()
-    return counts
+    at = np.array(chosen)
+    near = similarity[at]
+    owner = np.where(near.max(axis=0) > covered, near.argmax(axis=0), -1)
+    owner[at] = np.arange(len(at))
+    mine = owner >= 0
+    total = np.bincount(owner[mine], weights=count[mine], minlength=len(at))
+    stand_for: list[int] = (total.astype(np.int64) - 1).tolist()
+    return stand_for
 
 
-def _why(stands_for: int, gain: float) -> str:
+def _why(stands_for: int, gain: float, *, seen: float) -> str:
     if stands_for:
         return f"stands for {stands_for} more like it"
-    return "like no other finding" if gain >= LEAST_GAIN else "fills the batch"
+    if gain >= LEAST_GAIN:
+        return "like no other finding"
+    return "much like an earlier batch" if seen > 0.5 else "fills the batch"
 
 
-def kept_of(severity: Sequence[float], camera: Sequence[Hashable], limit: int) -> list[int]:
-    """Return which candidates the prefilter keeps, ascending: so that only those need be described."""
-    kept: list[int] = _first_in_turn(np.asarray(severity, np.float64), _codes(camera), limit).tolist()
-    return kept
+def _average(cosine: Floats, weight: NDArray[np.float64]) -> float:
+    """Return the mean cosine of two findings drawn by weight, 0 to .99."""
+    total = float(weight.sum())
+    even = weight.astype(np.float32)  # of another type, the whole of `cosine` would be copied
+    return min(max(float(even @ (cosine @ even)) / total**2, 0.0), 0.99) if total else 0.0
 
 
-def _first_in_turn(severity: NDArray[np.float64], camera: Ints, limit: int) -> NDArray[np.intp]:
-    """Return the indices that are kept, ascending: the cameras take turns, each with its most severe first."""
-    if len(severity) <= limit:
-        return np.arange(len(severity))
-    order = np.lexsort((np.arange(len(severity)), -severity, camera))
-    starts = np.searchsorted(camera[order], camera[order], side="left")
-    turn = np.arange(len(order)) - starts
-    first = np.lexsort((order, -severity[order], turn))[:limit]
-    return np.sort(order[first])
-
-
-def _similarity(vectors: NDArray[np.float64]) -> Floats:
-    """Return `[n, n]` cosines less their mean, 1 for a vector with itself, never negative."""
-    unit = _unit(vectors).astype(np.float32)
-    cosine = unit @ unit.T
-    average = min(max(float(cosine.mean(dtype=np.float64)), 0.0), 0.99) if len(unit) else 0.0
-    similarity: Floats = np.clip((cosine - average) / (1.0 - average), 0.0, 1.0).astype(np.float32)
-    np.fill_diagonal(similarity, 1.0)
+def _similarity(cosine: Floats, average: float) -> Floats:
+    """Return cosines less their average: 1 from `ENOUGH` on, never negative."""
+    similarity: Floats = np.clip((cosine - average) / (1.0 - average) / ENOUGH, 0.0, 1.0).astype(np.float32)
     return similarity
-
-
-def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: NDArray[np.float64] = np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
-    return unit
-
-
-def _centred(traits: Sequence[Trait]) -> NDArray[np.float64]:
-    spaces = [(trait.space, len(trait.features)) for trait in traits]
-    out = np.zeros((len(traits), max(length for _, length in spaces)), np.float64)
-    for space in sorted(set(spaces)):
-        at = [index for index, other in enumerate(spaces) if other == space]
-        vectors = np.array([traits[index].features for index in at], np.float64).reshape(len(at), space[1])
-        out[at, : space[1]] = _unit(vectors - vectors.mean(axis=0))
-    return out
-
-
-def _angles(fractions: Sequence[Sequence[float]]) -> NDArray[np.float64]:
-    angle = np.clip(np.array(fractions, np.float64), 0.0, 1.0) * math.pi
-    return np.concatenate([np.cos(angle), np.sin(angle)], axis=1) / math.sqrt(angle.shape[1])
-
-
-def _one_hot(names: Sequence[str]) -> NDArray[np.float64]:
-    codes = _codes(names)
-    return np.eye(int(codes.max()) + 1)[codes]
-
-
-def _codes(values: Sequence[Hashable]) -> Ints:
-    """Number the different values in order of their first appearance."""
-    known: dict[Hashable, int] = {}
-    return np.array([known.setdefault(value, len(known)) for value in values], np.int64)

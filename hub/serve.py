@@ -26,6 +26,7 @@ from hub.ingest import Committer
 from hub.link import Link
 from hub.policies import PolicyPost
 from hub.store import Store
+from hub.tags import Tagger
 
 MAX_PROCESSES: Final = 64
 DRAIN_S: Final = 20.0
@@ -61,7 +62,9 @@ def serve(config: HubConfig, *, stop: threading.Event, make_index: Callable[[], 
 
         def curate() -> None:
             with Store.open(config.database, create=False) as store:
-                curator = Curator(store, make_index=make_index, line=link, wants=config.wants)
+                curator = Curator(
+                    store, make_index=make_index, line=link, wants=config.wants, keep=config.keep, tagger=Tagger(config.tags)
+                )
                 curate_until(stop, curator=curator, post=PolicyPost(store, line=link), wake=wake, lock=curating)
 
         threads: list[threading.Thread] = []

@@ -2,22 +2,69 @@
 
 import sqlite3
 from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
 
 from edge.contract.errors import UnusableError
-from hub.store_rows import FINDING_COLUMNS, BatchMember, BatchRow, FindingRow, finding_row, immediate
+from edge.contract.samples import Reason, Xyxy
+from hub.store_rows import FINDING_COLUMNS, BatchMember, BatchRow, Features, FindingRow, finding_row, immediate
+from hub.testshare import is_test
+
+_CANDIDATE: Final = (
+    "event_id, site, device, camera, reason, severity, label, captured_at_ms, x1, y1, x2, y2, width, height, tags,"
+    " features, model, group_id, frame_sha256"
+)
 
 
-def candidates(connection: sqlite3.Connection) -> list[FindingRow]:
+class Candidate(NamedTuple):
+    """A finding that may be chosen: a `FindingRow` without its header, of which there may be very many.
+
+    Attributes:
+        region: `xyxy` pixels of the original frame.
+        tags: the device's, words between spaces.
+        features: `[n]` int8, L2-normalised times 127; n may be 0.
+        frame_sha256: 32 bytes.
+    """
+
+    event_id: str
+    site: str
+    device: str
+    camera: str
+    reason: Reason
+    severity: float
+    label: str
+    captured_at_ms: int
+    region: Xyxy
+    width: int
+    height: int
+    tags: str
+    features: Features
+    model: str
+    group_id: int
+    frame_sha256: bytes
+
+    @property
+    def place(self) -> Xyxy:
+        """The region in fractions of the frame's width and height."""
+        x1, y1, x2, y2 = self.region
+        return x1 / self.width, y1 / self.height, x2 / self.width, y2 / self.height
+
+
+def candidates(connection: sqlite3.Connection) -> list[Candidate]:
     """Return one finding of every group that has a frame here and no member in a batch, in order of group.
 
-    `control` and black frames do not count, nor does a picture that a batch has of another group.
+    Junk does not count, nor does a picture that a batch has of another group. Junk is a black frame, and, `control`
+    aside, a flat region, one without area, or one that is the whole frame.
     """
     rows = connection.execute(
-        f"SELECT {FINDING_COLUMNS} FROM finding WHERE id IN (SELECT id FROM"
+        f"SELECT {_CANDIDATE} FROM finding WHERE id IN (SELECT id FROM"
         " (SELECT f.id, row_number() OVER (PARTITION BY f.group_id"
-        "   ORDER BY f.event_id = g.leader_event_id DESC, f.severity DESC, f.id) AS place"
+        "   ORDER BY f.reason = 'control', f.event_id = g.leader_event_id DESC, f.severity DESC, f.id) AS place"
         "  FROM finding f INDEXED BY finding_present JOIN near_duplicate_group g ON g.id = f.group_id"
-        "  WHERE f.frame_state = 'present' AND f.reason <> 'control' AND f.frame_hash <> zeroblob(32)"
+        "  WHERE f.frame_state = 'present' AND f.frame_hash <> zeroblob(32)"
+        "  AND (f.reason = 'control' OR f.crop_hash <> zeroblob(32) AND f.x2 - f.x1 >= 1 AND f.y2 - f.y1 >= 1"
+        "   AND NOT (f.x1 <= 0 AND f.y1 <= 0 AND f.x2 >= f.width AND f.y2 >= f.height))"
         "  AND NOT EXISTS (SELECT 1 FROM batch_member m WHERE m.group_id = f.group_id)"
         "  AND (f.site, f.device, f.camera, f.captured_at_ms) NOT IN (SELECT site, device, camera, captured_at_ms"
         "   FROM batch_member m JOIN finding b ON b.event_id = m.event_id)"
@@ -25,11 +72,42 @@ def candidates(connection: sqlite3.Connection) -> list[FindingRow]:
         "   FROM batch_member m JOIN finding b ON b.event_id = m.event_id))"
         " WHERE place = 1) ORDER BY group_id"
     )
-    return [finding_row(row) for row in rows]
+    return [_candidate(row) for row in rows]
+
+
+def batched(connection: sqlite3.Connection, limit: int) -> list[Candidate]:
+    """Return the images of the newest batches, at most `limit`, newest batch first, as candidates once were."""
+    rows = connection.execute(
+        f"SELECT {_CANDIDATE} FROM (SELECT event_id AS chosen, batch_id, rank FROM batch_member"
+        " ORDER BY batch_id DESC, rank LIMIT ?) JOIN finding ON event_id = chosen ORDER BY batch_id DESC, rank",
+        (limit,),
+    )
+    return [_candidate(row) for row in rows]
+
+
+def on_the_way(connection: sqlite3.Connection) -> list[Candidate]:
+    """Return what is asked for and not here yet, of groups that are in no batch; the newest wants first."""
+    rows = connection.execute(
+        f"SELECT {_CANDIDATE} FROM finding f INDEXED BY finding_wanted WHERE frame_state = 'wanted'"
+        " AND NOT EXISTS (SELECT 1 FROM batch_member m WHERE m.group_id = f.group_id) ORDER BY wanted_at_ms DESC, id"
+    )
+    return [_candidate(row) for row in rows]
+
+
+def _candidate(row: tuple[Any, ...]) -> Candidate:
+    try:
+        known = Reason(row[4]), np.frombuffer(row[15], np.int8)
+    except (ValueError, TypeError) as error:
+        msg = f"finding {row[0]}: its row is damaged: {error}"
+        raise UnusableError(msg) from error
+    return Candidate._make((*row[:4], known[0], *row[5:8], row[8:12], *row[12:15], known[1], *row[16:]))
 
 
 def freeze_batch(connection: sqlite3.Connection, members: Sequence[BatchMember], batch: BatchRow) -> int:
-    """Store a batch for good and return its number; `batch.id` and `batch.size` are made here."""
+    """Store a batch for good and return its number.
+
+    What is decided here, whatever the arguments say: `batch.id`, `batch.size`, and which members are `test`.
+    """
     if not members:
         msg = "a batch needs at least one image"
         raise UnusableError(msg)
@@ -39,18 +117,21 @@ def freeze_batch(connection: sqlite3.Connection, members: Sequence[BatchMember],
             (batch.created_at_ms, len(members), batch.title, batch.weak_spot_id, batch.model),
         ).fetchone()[0]
         for rank, member in enumerate(members, start=1):
-            fits = connection.execute(
-                "SELECT 1 FROM finding WHERE event_id = ? AND group_id = ? AND frame_state = 'present'",
+            taken = connection.execute(
+                "SELECT site, device, camera, captured_at_ms FROM finding"
+                " WHERE event_id = ? AND group_id = ? AND frame_state = 'present'",
                 (member.event_id, member.group_id),
             ).fetchone()
-            if fits is None:
+            if taken is None:
                 msg = f"{member.event_id} has no frame here, or is not of group {member.group_id}"
                 raise UnusableError(msg)
+            site, device, camera, captured_at_ms = taken
+            test = is_test(site=site, device=device, camera=camera, captured_at_ms=captured_at_ms)
             try:
                 connection.execute(
                     "INSERT INTO batch_member (batch_id, rank, event_id, group_id, why, gain, test)"
                     " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (batch_id, rank, member.event_id, member.group_id, member.why, member.gain, member.test),
+                    (batch_id, rank, member.event_id, member.group_id, member.why, member.gain, test),
                 )
             except sqlite3.IntegrityError as error:
                 msg = f"group {member.group_id} is already in a batch"
@@ -61,7 +142,7 @@ def freeze_batch(connection: sqlite3.Connection, members: Sequence[BatchMember],
 def batches(connection: sqlite3.Connection) -> list[BatchRow]:
     """Return every batch, oldest first."""
     rows = connection.execute(
-        "SELECT id, created_at_ms, size, title, weak_spot_id, model, minutes FROM batch ORDER BY id"
+        "SELECT id, created_at_ms, size, title, weak_spot_id, model, minutes, forgotten FROM batch ORDER BY id"
     )
     return [BatchRow(*row) for row in rows]
 
@@ -69,7 +150,8 @@ def batches(connection: sqlite3.Connection) -> list[BatchRow]:
 def batch(connection: sqlite3.Connection, batch_id: int) -> BatchRow:
     """Return one batch. Raises `UnusableError` when there is none of that number."""
     row = connection.execute(
-        "SELECT id, created_at_ms, size, title, weak_spot_id, model, minutes FROM batch WHERE id = ?", (batch_id,)
+        "SELECT id, created_at_ms, size, title, weak_spot_id, model, minutes, forgotten FROM batch WHERE id = ?",
+        (batch_id,),
     ).fetchone()
     if row is None:
         msg = f"there is no batch {batch_id}: `hub batch list` names those there are"

@@ -11,6 +11,7 @@ from edge.contract.errors import WeakspotError
 from edge.contract.policy import decode_policy
 from edge.contract.samples import Finding
 from hub.images import require_jpeg
+from hub.store_forgotten import traces
 from hub.tags import join_tags
 
 _RULES: Final = (
@@ -66,7 +67,8 @@ _RULES: Final = (
         "a batch does not have the size it says",
         (
             "SELECT b.id FROM batch b LEFT JOIN batch_member m ON m.batch_id = b.id"
-            " GROUP BY b.id HAVING b.size <> count(m.event_id) OR b.size <> coalesce(max(m.rank), 0)"
+            " GROUP BY b.id HAVING b.size <> count(m.event_id) + b.forgotten"
+            " OR coalesce(max(m.rank), 0) > b.size OR b.forgotten = 0 AND max(m.rank) < b.size"
         ),
     ),
     (
@@ -97,6 +99,7 @@ def violations(connection: sqlite3.Connection) -> Iterator[str]:
         for law, query in _RULES:
             for (what,) in connection.execute(query):
                 yield f"{law}: {what}"
+        yield from traces(connection)
         yield from _headers(connection)
         yield from _frames(connection)
         yield from _policies(connection)

@@ -1,18 +1,23 @@
 """SQL of the curator: near-duplicate groups, and which frames are wanted.
 
-`want_open` marks the findings whose frame the wants rule may still ask for: a group's leader, a `control`, and, when a
-group has lost its frame, its best member that a device still holds. So the rule never scans the held findings. A black
-frame is never asked for, and a group that has only black ones here has none.
+`want_open` marks the findings whose frame the wants rule may still ask for: a group's leader, and, when a group has
+lost its frame, its best member that a device still holds. So the rule never scans the held findings, and a weak spot
+that is named today still finds those of yesterday. Junk, which no batch takes (hub.store_batches), is never asked for,
+and a group that has only junk here has no frame.
 """
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
+
+import msgspec
+import numpy as np
 
 from edge.contract.errors import UnusableError
 from hub.store_rows import (
     FINDING_COLUMNS,
     LEADER_COLUMNS,
+    Features,
     FindingRow,
     GroupAssignment,
     LeaderRow,
@@ -21,11 +26,78 @@ from hub.store_rows import (
     leader_row,
 )
 from hub.store_sightings import note_sightings
-from hub.wants import DeviceKey, DeviceSpend, OpenFinding, Overdue, Pooled
 
+DeviceKey = tuple[str, str]
 _BLACK: Final = "zeroblob(32)"  # the hash of a flat picture, see hub.hashing.is_blank
-_HAS_FRAME: Final = f"(m.frame_state IN ('wanted', 'present') AND m.frame_hash <> {_BLACK} OR m.want_open)"
+_JUNK: Final = (  # of the finding `m`
+    "(m.frame_hash = zeroblob(32) OR m.reason <> 'control' AND (m.crop_hash = zeroblob(32)"
+    " OR m.x2 - m.x1 < 1 OR m.y2 - m.y1 < 1"
+    " OR m.x1 <= 0 AND m.y1 <= 0 AND m.x2 >= m.width AND m.y2 >= m.height))"
+)
+_HAS_FRAME: Final = f"(m.frame_state IN ('wanted', 'present') AND NOT {_JUNK} OR m.want_open)"
 _ALIVE: Final = "(d.online OR d.heartbeat_at_ms >= ?)"
+_FRAME: Final = (
+    "m.id, m.site, m.device, m.camera, m.reason, m.label, m.captured_at_ms, m.tags, m.severity,"
+    " m.x1 / m.width, m.y1 / m.height, m.x2 / m.width, m.y2 / m.height"
+)
+
+
+class FrameRow(NamedTuple):
+    """A frame that a batch may be made of: a device holds it, or it is on its way, or here. Tags can be told of it.
+
+    Attributes:
+        id: the finding's number in the database.
+        tags: the device's, words between spaces.
+        place: `xyxy` in fractions of the frame's width and height.
+    """
+
+    id: int
+    site: str
+    device: str
+    camera: str
+    reason: str
+    label: str
+    captured_at_ms: int
+    tags: str
+    severity: float
+    place: tuple[float, float, float, float]
+
+    @property
+    def of(self) -> DeviceKey:
+        """Its site and device."""
+        return self.site, self.device
+
+
+class FrameDetail(NamedTuple):
+    """What it takes to compare a frame with others, and to ask for it.
+
+    Attributes:
+        picture: the SHA-256 of the JPEG.
+        features: `[n]` int8, L2-normalised times 127; n may be 0.
+        size_px: width and height of the region, in pixels of the original frame.
+    """
+
+    event_id: str
+    frame_bytes: int
+    picture: bytes
+    features: Features
+    model: str
+    size_px: tuple[float, float]
+
+
+class DeviceSpend(NamedTuple):
+    """What was asked of one device in the last 24 hours, and how many wants of any age still wait."""
+
+    bytes: int = 0
+    outstanding: int = 0
+
+
+class Overdue(NamedTuple):
+    """A want to send again."""
+
+    event_id: str
+    site: str
+    device: str
 
 
 class StaleError(UnusableError):
@@ -65,33 +137,36 @@ def assign_groups(connection: sqlite3.Connection, assignments: Sequence[GroupAss
             except sqlite3.IntegrityError as error:
                 msg = f"group {assignment.group_id} of {assignment.event_id}: {error}"
                 raise StaleError(msg) from error
+        note_sightings(connection, [assignment.event_id for assignment in assignments])
 
 
 def _assign(connection: sqlite3.Connection, assignment: GroupAssignment) -> None:
     event_id, group_id = assignment.event_id, assignment.group_id
     if assignment.new:
         made = connection.execute(
-            "INSERT INTO near_duplicate_group (id, leader_event_id, site, camera, label, size, first_at_ms, last_at_ms)"
-            " SELECT ?, event_id, site, camera, label, 1, captured_at_ms, captured_at_ms FROM finding"
+            "INSERT INTO near_duplicate_group (id, leader_event_id, site, camera, label, size, first_at_ms, last_at_ms,"
+            " track, track_at_ms, looks)"
+            " SELECT ?, event_id, site, camera, label, 1, captured_at_ms, captured_at_ms,"
+            " track, captured_at_ms, x'' FROM finding"
             " WHERE event_id = ? AND group_id IS NULL",
             (group_id, event_id),
         )
     else:
         made = connection.execute(
-            "UPDATE near_duplicate_group SET size = size + 1, first_at_ms = min(first_at_ms, f.captured_at_ms),"
-            " last_at_ms = max(last_at_ms, f.captured_at_ms)"
-            " FROM finding f WHERE f.event_id = ? AND f.group_id IS NULL AND near_duplicate_group.id = ?",
-            (event_id, group_id),
+            "UPDATE near_duplicate_group AS g SET size = size + 1, first_at_ms = min(first_at_ms, f.captured_at_ms),"
+            " last_at_ms = max(last_at_ms, f.captured_at_ms), looks = iif(?3 = x'', looks, ?3),"
+            " track = iif(?4, f.track, g.track), track_at_ms ="
+            "  iif(?4, iif(g.track = f.track, min(track_at_ms, f.captured_at_ms), f.captured_at_ms), track_at_ms)"
+            " FROM finding f WHERE f.event_id = ?1 AND f.group_id IS NULL AND g.id = ?2",
+            (event_id, group_id, assignment.looks, assignment.tracked),
         )
     if made.rowcount != 1:
         msg = f"finding {event_id} is unknown or already grouped, or group {group_id} does not exist"
         raise StaleError(msg)
-    note_sightings(connection, event_id, group_id)
     # A group asks for one frame: a member is open only when nothing of its group is here, on its way, or open.
     connection.execute(
-        "UPDATE finding SET group_id = ?1, want_open = frame_state = 'held'"
-        f" AND (reason = 'control' OR frame_hash <> {_BLACK}"
-        f"  AND NOT EXISTS (SELECT 1 FROM finding m WHERE m.group_id = ?1 AND {_HAS_FRAME}))"
+        f"UPDATE finding AS m SET group_id = ?1, want_open = frame_state = 'held' AND NOT {_JUNK}"
+        f" AND NOT EXISTS (SELECT 1 FROM finding m WHERE m.group_id = ?1 AND {_HAS_FRAME})"
         " WHERE event_id = ?2",
         (group_id, event_id),
     )
@@ -112,7 +187,7 @@ def reopen_group(connection: sqlite3.Connection, event_id: str) -> None:
     connection.execute(
         "UPDATE finding SET want_open = 1 WHERE id ="
         " (SELECT m.id FROM finding f JOIN finding m ON m.group_id = f.group_id"
-        f"  WHERE f.event_id = ?1 AND m.frame_state = 'held' AND m.frame_hash <> {_BLACK}"
+        f"  WHERE f.event_id = ?1 AND m.frame_state = 'held' AND NOT {_JUNK}"
         "  ORDER BY m.severity DESC, m.id LIMIT 1)"
         " AND NOT EXISTS (SELECT 1 FROM finding f JOIN finding m ON m.group_id = f.group_id"
         f"  WHERE f.event_id = ?1 AND {_HAS_FRAME})",
@@ -120,50 +195,72 @@ def reopen_group(connection: sqlite3.Connection, event_id: str) -> None:
     )
 
 
-def open_findings(connection: sqlite3.Connection, limit: int) -> list[OpenFinding]:
-    """Return what the wants rule may ask for: of every device the most severe `limit`, and as many of its `control`.
-
-    A finding whose picture is here or on its way under another one is left out, `control` aside, when that one is in a
-    batch or can still come into one: a batch needs the picture once.
-    """
+def held_frames(connection: sqlite3.Connection, *, received_since_ms: int) -> list[FrameRow]:
+    """Return the frames that may be asked for, one a group, of findings that came since then."""
     rows = connection.execute(
-        "SELECT event_id, site, device, reason, severity, frame_bytes, received_at_ms, frame_sha256 FROM"
-        " (SELECT *, row_number() OVER"
-        "   (PARTITION BY site, device, reason = 'control' ORDER BY severity DESC, event_id) AS place FROM"
-        "  (SELECT event_id, site, device, reason, severity, frame_bytes, received_at_ms, frame_sha256"
-        "   FROM finding f INDEXED BY finding_want_open WHERE want_open = 1 AND (reason = 'control' OR NOT EXISTS"
-        "    (SELECT 1 FROM finding o INDEXED BY finding_picture"
-        "     WHERE o.frame_state IN ('wanted', 'present') AND o.reason <> 'control'"
-        "     AND o.site = f.site AND o.device = f.device AND o.frame_sha256 = f.frame_sha256"
-        "     AND (EXISTS (SELECT 1 FROM batch_member m WHERE m.event_id = o.event_id)"
-        "      OR NOT EXISTS (SELECT 1 FROM batch_member m WHERE m.group_id = o.group_id))))))"
-        " WHERE place <= ?",
-        (limit,),
+        f"SELECT {_FRAME} FROM finding m INDEXED BY finding_want_open WHERE want_open = 1 AND received_at_ms >= ?",
+        (received_since_ms,),
     )
-    return [OpenFinding(*row) for row in rows]
+    return [_frame_row(row) for row in rows]
 
 
-def pooled(connection: sqlite3.Connection, limit: int, *, alive_since_ms: int) -> list[Pooled]:
-    """Return the groups in no batch that have a frame here or on its way from a living device.
+def pooled_frames(connection: sqlite3.Connection, limit: int, *, alive_since_ms: int) -> list[FrameRow]:
+    """Return the frames here, or on their way from a living device, whose group is in no batch; one a group.
 
-    Of every device `limit`, those that were asked for first. `control` and black frames do not count.
+    Of every device `limit`, and as many of its `control`, those that were asked for first. Black frames do not count.
     """
     rows = connection.execute(
-        "SELECT site, device, reason, severity, asked FROM (SELECT *, row_number() OVER"
-        "  (PARTITION BY site, device ORDER BY asked DESC, group_id DESC) AS place FROM"
-        "  (SELECT group_id, site, device, reason, max(severity) AS severity, max(asked) AS asked FROM"
-        "   (SELECT group_id, site, device, reason, severity, wanted_at_ms IS NOT NULL AS asked"
-        "    FROM finding f INDEXED BY finding_pool"
-        f"   WHERE frame_state = 'present' AND reason <> 'control' AND frame_hash <> {_BLACK}"
-        "    AND group_id IS NOT NULL"
-        "    AND NOT EXISTS (SELECT 1 FROM batch_member m WHERE m.group_id = f.group_id)"
-        "   UNION ALL SELECT f.group_id, f.site, f.device, f.reason, f.severity, 1"
-        "    FROM finding f INDEXED BY finding_wanted JOIN device d ON d.site = f.site AND d.device = f.device"
-        f"   WHERE f.frame_state = 'wanted' AND f.reason <> 'control' AND {_ALIVE})"
-        "  GROUP BY group_id)) WHERE place <= ?",
+        f"SELECT {_FRAME} FROM finding m WHERE NOT {_JUNK} AND id IN (SELECT id FROM (SELECT id, row_number() OVER"
+        "  (PARTITION BY site, device, reason = 'control' ORDER BY asked DESC, group_id DESC) AS place FROM"
+        "  (SELECT id, group_id, site, device, reason, asked, row_number() OVER"
+        "   (PARTITION BY group_id ORDER BY asked DESC, severity DESC, id) AS member FROM"
+        "   (SELECT id, group_id, site, device, reason, severity, wanted_at_ms IS NOT NULL AS asked"
+        "    FROM finding p INDEXED BY finding_pool"
+        f"   WHERE frame_state = 'present' AND frame_hash <> {_BLACK} AND group_id IS NOT NULL"
+        "    AND NOT EXISTS (SELECT 1 FROM batch_member b WHERE b.group_id = p.group_id)"
+        "   UNION ALL SELECT w.id, w.group_id, w.site, w.device, w.reason, w.severity, 1"
+        "    FROM finding w INDEXED BY finding_wanted JOIN device d ON d.site = w.site AND d.device = w.device"
+        f"   WHERE w.frame_state = 'wanted' AND {_ALIVE}))"
+        "  WHERE member = 1) WHERE place <= ?)",
         (alive_since_ms, limit),
     )
-    return [Pooled(r[0], r[1], r[2], r[3], asked=bool(r[4])) for r in rows]
+    return [_frame_row(row) for row in rows]
+
+
+def batched_frames(connection: sqlite3.Connection, limit: int) -> list[FrameRow]:
+    """Return the frames of the newest batches, `control` aside."""
+    rows = connection.execute(
+        f"SELECT {_FRAME} FROM batch_member b JOIN finding m ON m.event_id = b.event_id"
+        " WHERE m.reason <> 'control' ORDER BY b.batch_id DESC, b.rank LIMIT ?",
+        (limit,),
+    )
+    return [_frame_row(row) for row in rows]
+
+
+def _frame_row(row: tuple[int, str, str, str, str, str, int, str, float, float, float, float, float]) -> FrameRow:
+    return FrameRow(*row[:9], row[9:])
+
+
+def frame_details(connection: sqlite3.Connection, finding_ids: Iterable[int]) -> dict[int, FrameDetail]:
+    """Return what is known of frames by the number of their finding.
+
+    One that a device holds is left out, `control` aside, when its picture is here or on its way under another finding,
+    and that one is in a batch or can still come into one: a batch needs the picture once.
+    """
+    rows = connection.execute(
+        "SELECT id, event_id, frame_bytes, frame_sha256, features, model, x2 - x1, y2 - y1 FROM finding f"
+        " WHERE id IN (SELECT value FROM json_each(?)) AND (reason = 'control' OR frame_state <> 'held' OR NOT EXISTS"
+        " (SELECT 1 FROM finding o INDEXED BY finding_picture"
+        "  WHERE o.frame_state IN ('wanted', 'present') AND o.reason <> 'control'"
+        "  AND o.site = f.site AND o.device = f.device AND o.frame_sha256 = f.frame_sha256"
+        "  AND (EXISTS (SELECT 1 FROM batch_member m WHERE m.event_id = o.event_id)"
+        "   OR NOT EXISTS (SELECT 1 FROM batch_member m WHERE m.group_id = o.group_id))))",
+        (msgspec.json.encode(list(finding_ids)).decode(),),
+    )
+    return {
+        row[0]: FrameDetail(row[1], row[2], row[3], np.frombuffer(row[4], np.int8), row[5], (row[6], row[7]))
+        for row in rows
+    }
 
 
 def living(connection: sqlite3.Connection, *, alive_since_ms: int) -> set[DeviceKey]:
@@ -174,16 +271,15 @@ def living(connection: sqlite3.Connection, *, alive_since_ms: int) -> set[Device
 def spent_since(connection: sqlite3.Connection, since_ms: int) -> dict[DeviceKey, DeviceSpend]:
     """Return what was asked of each device since then, and all that waits. A frame that was gone cost nothing."""
     rows = connection.execute(
-        "SELECT site, device, sum(bytes), sum(control_bytes), sum(outstanding) FROM"
-        " (SELECT site, device, frame_bytes AS bytes, iif(reason = 'control', frame_bytes, 0) AS control_bytes,"
-        "   0 AS outstanding FROM finding INDEXED BY finding_wanted_at"
+        "SELECT site, device, sum(bytes), sum(outstanding) FROM"
+        " (SELECT site, device, frame_bytes AS bytes, 0 AS outstanding FROM finding INDEXED BY finding_wanted_at"
         "   WHERE wanted_at_ms >= ? AND frame_state <> 'gone'"
-        "  UNION ALL SELECT site, device, 0, 0, count(*) FROM finding INDEXED BY finding_wanted"
+        "  UNION ALL SELECT site, device, 0, count(*) FROM finding INDEXED BY finding_wanted"
         "   WHERE frame_state = 'wanted' GROUP BY site, device)"
         " GROUP BY site, device",
         (since_ms,),
     )
-    return {(r[0], r[1]): DeviceSpend(bytes=r[2], control_bytes=r[3], outstanding=r[4]) for r in rows}
+    return {(r[0], r[1]): DeviceSpend(bytes=r[2], outstanding=r[3]) for r in rows}
 
 
 def mark_wanted(connection: sqlite3.Connection, event_ids: Sequence[str], *, now_ms: int) -> None:
@@ -193,14 +289,6 @@ def mark_wanted(connection: sqlite3.Connection, event_ids: Sequence[str], *, now
             "UPDATE finding SET frame_state = 'wanted', want_open = 0, wanted_at_ms = ?1, asked_at_ms = ?1"
             " WHERE event_id = ?2 AND frame_state = 'held'",
             [(now_ms, event_id) for event_id in event_ids],
-        )
-
-
-def close_wants(connection: sqlite3.Connection, event_ids: Sequence[str]) -> None:
-    """Record that these frames will not be asked for."""
-    with immediate(connection):
-        connection.executemany(
-            "UPDATE finding SET want_open = 0 WHERE event_id = ?", [(event_id,) for event_id in event_ids]
         )
 
 

@@ -31,6 +31,7 @@ from hub.arrivals import (
 )
 from hub.images import require_jpeg
 from hub.store_check import STATED_COLUMNS, stated_columns
+from hub.store_forgotten import hold_back
 from hub.store_groups import reopen_group
 from hub.store_recall import book
 from hub.store_rows import immediate
@@ -106,6 +107,7 @@ class _Waiting:
 def commit(connection: sqlite3.Connection, arrivals: Sequence[Arrival], *, now_ms: int) -> list[Outcome]:
     """Store the messages in one transaction and return their outcomes, in order."""
     with immediate(connection):
+        arrivals = hold_back(connection, arrivals, now_ms=now_ms)
         writer = _Writer(connection, now_ms)
         writer.insert_events([arrival.content for arrival in arrivals if isinstance(arrival.content, EventContent)])
         outcomes = [writer.write(arrival) for arrival in arrivals]
@@ -138,8 +140,8 @@ class _Writer:
                 return self._heartbeat(arrival, content.heartbeat)
             case StateContent():
                 return self._state(arrival, content.state)
-            case ClearedContent():
-                return _NOTHING
+            case ClearedContent(event_id=event_id):
+                return Outcome(finding=event_id, frame=event_id)
             case RefusedContent():
                 return self._broken(arrival, content)
 
@@ -377,19 +379,12 @@ class _Writer:
 
     def _refuse(self, arrival: Arrival, event_id: str | None, reason: str) -> Outcome:
         self._counts[f"refused.{arrival.topic.rpartition('/')[2]}"] += 1
+        place = (arrival.topic[:MAX_TOPIC_CHARS], arrival.site, arrival.device)
         head = arrival.payload[:HEAD_BYTES]
         self._cursor.execute(
             "INSERT INTO refused_message (topic, site, device, reason, received_at_ms, bytes, head)"
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (
-                arrival.topic[:MAX_TOPIC_CHARS],
-                arrival.site,
-                arrival.device,
-                reason,
-                self._now_ms,
-                len(arrival.payload),
-                head,
-            ),
+            (*place, reason, self._now_ms, len(arrival.payload), head),
         )
         return _NOTHING if event_id is None else Outcome(refused=(event_id, reason))
 

@@ -51,6 +51,17 @@ def book(cursor: sqlite3.Cursor, heartbeat: Heartbeat, *, site: str, device: str
             _forget(cursor, boot, before_ms=now_ms - KEPT_DAYS * _DAY_MS)
 
 
+def mark_only(connection: sqlite3.Connection, heartbeat: Heartbeat, *, site: str, device: str, now_ms: int) -> None:
+    """Count a boot on from this heartbeat where it has no mark yet: what it counted before is not added."""
+    connection.executemany(
+        _MARK.replace("OR REPLACE", "OR IGNORE"),
+        [
+            (site, device, heartbeat.boot_id, camera.name, now_ms, *_columns(camera.recall))
+            for camera in heartbeat.cameras
+        ],
+    )
+
+
 def _forget(cursor: sqlite3.Cursor, boot: tuple[str, str, str], *, before_ms: int) -> None:
     cursor.execute("DELETE FROM recall_hour WHERE hour_ms < ?", (before_ms,))
     cursor.execute(
@@ -60,9 +71,13 @@ def _forget(cursor: sqlite3.Cursor, boot: tuple[str, str, str], *, before_ms: in
 
 def shown_hours(connection: sqlite3.Connection, *, now_ms: int) -> list[CameraHour]:
     """Return the sums of the last `SHOWN_DAYS`."""
+    return hours_since(connection, since_ms=now_ms - SHOWN_DAYS * _DAY_MS)
+
+
+def hours_since(connection: sqlite3.Connection, *, since_ms: int) -> list[CameraHour]:
+    """Return the sums of the hours from then on."""
     rows = connection.execute(
-        f"SELECT site, device, camera, hour_ms, {_COUNTS} FROM recall_hour WHERE hour_ms >= ?",
-        (now_ms - SHOWN_DAYS * _DAY_MS,),
+        f"SELECT site, device, camera, hour_ms, {_COUNTS} FROM recall_hour WHERE hour_ms >= ?", (since_ms,)
     )
     return [(site, device, camera, hour_ms, _counts(counts)) for site, device, camera, hour_ms, *counts in rows]
 

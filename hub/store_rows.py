@@ -86,7 +86,11 @@ class FindingRow:
 class LeaderRow:
     """The first finding of a near-duplicate group: what later ones are compared with.
 
-    `first_at_ms`, `last_at_ms`: when its earliest and its newest member were captured.
+    Attributes:
+        first_at_ms, last_at_ms: when its earliest and its newest member were captured.
+        track: of its newest member of this camera and label that has one; empty where none has.
+        track_at_ms: when the group was first seen on that track.
+        looks: crop hashes of members beside the leader's, 32 bytes each.
     """
 
     group_id: int
@@ -102,18 +106,33 @@ class LeaderRow:
     width: int
     height: int
     track: str
+    track_at_ms: int
     crop_hash: bytes = field(repr=False)
     frame_hash: bytes = field(repr=False)
     features: Features = field(repr=False, compare=False)
+    looks: bytes = field(default=b"", repr=False)
+
+    @property
+    def place(self) -> Xyxy:
+        """The region in fractions of the frame's width and height."""
+        x1, y1, x2, y2 = self.region
+        return x1 / self.width, y1 / self.height, x2 / self.width, y2 / self.height
 
 
 @dataclass(frozen=True, slots=True)
 class GroupAssignment:
-    """`event_id` joins `group_id`; with `new`, it founds that group as its leader."""
+    """`event_id` joins `group_id`; with `new`, it founds that group as its leader.
+
+    Attributes:
+        tracked: the group goes on to follow the finding's track.
+        looks: what the group is known by from now on beside its leader; empty where that stays as it was.
+    """
 
     event_id: str
     group_id: int
     new: bool
+    tracked: bool = False
+    looks: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +159,7 @@ class BatchRow:
     Attributes:
         weak_spot_id: the weak spot it was made for; None when it was made for none.
         minutes: of people's work on it, as far as it was told.
+        forgotten: how many of its images `hub forget` removed; their ranks stay empty.
     """
 
     id: int
@@ -149,6 +169,7 @@ class BatchRow:
     weak_spot_id: int | None
     model: str
     minutes: float | None = None
+    forgotten: int = 0
 
 
 FINDING_COLUMNS: Final = (
@@ -157,7 +178,8 @@ FINDING_COLUMNS: Final = (
 )
 LEADER_COLUMNS: Final = (
     "g.id, f.event_id, f.site, f.device, f.camera, f.label, f.captured_at_ms, g.first_at_ms, g.last_at_ms,"
-    " f.x1, f.y1, f.x2, f.y2, f.width, f.height, f.track, f.crop_hash, f.frame_hash, f.features"
+    " f.x1, f.y1, f.x2, f.y2, f.width, f.height, g.track, g.track_at_ms, f.crop_hash, f.frame_hash,"
+    " f.features, g.looks"
 )
 
 
@@ -211,9 +233,11 @@ def leader_row(row: tuple[Any, ...]) -> LeaderRow:
         width=row[13],
         height=row[14],
         track=row[15],
-        crop_hash=row[16],
-        frame_hash=row[17],
-        features=np.frombuffer(row[18], np.int8),
+        track_at_ms=row[16],
+        crop_hash=row[17],
+        frame_hash=row[18],
+        features=np.frombuffer(row[19], np.int8),
+        looks=row[20],
     )
 
 

@@ -11,16 +11,17 @@ Laws:
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
 
-from edge.contract.samples import Finding, Reason, WitnessKind
+from edge.contract.samples import Finding, WitnessKind
 from hub.tags import join_tags
 
 Place = tuple[float, float, float, float]
 _COLUMNS: Final = "kind, finding_id, group_id, site, device, camera, label, model, captured_at_ms, x1, y1, x2, y2, tags"
+_PAGE: Final = "json_each(?) one JOIN finding f ON f.event_id = one.value"
 _finding_decoder = msgspec.json.Decoder(Finding)
 
 
@@ -46,22 +47,27 @@ class SightingRow(NamedTuple):
     tags: str
 
 
-def note_sightings(connection: sqlite3.Connection, event_id: str, group_id: int) -> None:
-    """Note what a finding that has just joined its group says of objects."""
-    finding_id, reason = connection.execute("SELECT id, reason FROM finding WHERE event_id = ?", (event_id,)).fetchone()
-    if reason == Reason.MISSED:
-        connection.execute(
-            f"INSERT OR IGNORE INTO sighting ({_COLUMNS})"
-            " SELECT 'missed', id, ?, site, device, camera, label, model, captured_at_ms,"
-            " x1 / width, y1 / height, x2 / width, y2 / height, tags FROM finding WHERE id = ?",
-            (group_id, finding_id),
-        )
-    elif reason == Reason.CONTROL:
-        _note_objects(connection, finding_id, group_id)
+def note_sightings(connection: sqlite3.Connection, event_ids: Sequence[str]) -> None:
+    """Note what findings that have just joined their groups say of objects: the first of a group counts.
+
+    Two statements however many they are: this stands in every transaction of the curator.
+    """
+    page = (msgspec.json.encode(event_ids).decode(),)
+    connection.execute(
+        f"INSERT OR IGNORE INTO sighting ({_COLUMNS})"
+        " SELECT 'missed', f.id, f.group_id, f.site, f.device, f.camera, f.label, f.model, f.captured_at_ms,"
+        " f.x1 / f.width, f.y1 / f.height, f.x2 / f.width, f.y2 / f.height, f.tags"
+        f" FROM {_PAGE} WHERE f.reason = 'missed' ORDER BY one.key",
+        page,
+    )
+    controls = connection.execute(
+        f"SELECT f.id, f.group_id, f.header FROM {_PAGE} WHERE f.reason = 'control' ORDER BY one.key", page
+    ).fetchall()
+    for finding_id, group_id, header in controls:
+        _note_objects(connection, header, finding_id=finding_id, group_id=group_id)
 
 
-def _note_objects(connection: sqlite3.Connection, finding_id: int, group_id: int) -> None:
-    header = connection.execute("SELECT header FROM finding WHERE id = ?", (finding_id,)).fetchone()[0]
+def _note_objects(connection: sqlite3.Connection, header: bytes, *, finding_id: int, group_id: int) -> None:
     try:
         finding = _finding_decoder.decode(header)
     except (msgspec.DecodeError, UnicodeDecodeError):  # `hub check` names it; the group stands without
@@ -92,6 +98,15 @@ def _note_objects(connection: sqlite3.Connection, finding_id: int, group_id: int
             if box.tags
         ],
     )
+
+
+def objects(connection: sqlite3.Connection, finding_ids: Sequence[int]) -> list[SightingRow]:
+    """Return the objects of `control` frames, by the numbers of their findings."""
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM sighting WHERE kind <> 'missed' AND finding_id IN (SELECT value FROM json_each(?))",
+        (msgspec.json.encode(finding_ids).decode(),),
+    )
+    return [SightingRow._make((*row[:9], row[9:13], row[13])) for row in rows]
 
 
 def sightings(connection: sqlite3.Connection, *, since_ms: int, limit: int) -> Iterator[SightingRow]:

@@ -42,7 +42,8 @@ class HubStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Everything `hub status` prints. `frames` counts findings by the state of their frame.
 
     `frame_bytes`: of the frames here. `finding_frame_bytes`: of every finding's frame, wherever it is. `recall`: of the
-    cameras whose control frames were looked at twice in the last days.
+    cameras whose control frames were looked at twice in the last days. `weak_spots` counts them by state; `regressed`
+    names those that had been fixed and came back.
     """
 
     at_ms: int
@@ -56,6 +57,8 @@ class HubStatus(msgspec.Struct, frozen=True, kw_only=True):
     refused: dict[str, int]
     batches: int
     batched_images: int
+    weak_spots: dict[str, int]
+    regressed: list[str]
     recall: list[CameraRecall]
 
 
@@ -84,6 +87,13 @@ def hub_status(connection: sqlite3.Connection, *, now_ms: int) -> HubStatus:
             ),
             batches=_number(connection, "SELECT count(*) FROM batch"),
             batched_images=_number(connection, "SELECT count(*) FROM batch_member"),
+            weak_spots=dict(connection.execute("SELECT state, count(*) FROM weak_spot GROUP BY state").fetchall()),
+            regressed=[
+                f"{number}, {name}"
+                for number, name in connection.execute(
+                    "SELECT id, name FROM weak_spot WHERE state = 'regressed' ORDER BY id"
+                )
+            ],
             recall=by_camera(shown_hours(connection, now_ms=now_ms), now_ms=now_ms),
         )
     finally:

@@ -1,199 +1,354 @@
 """Which frames to ask the devices for: a rule over values, without I/O.
 
+A *need* is what frames are for: a weak spot that is to get a batch, `control` frames beside those, and, while no weak
+spot needs frames, exploring: enough pictures for a first look and a first batch of anything. Frames that are here or on
+their way, and in no batch, fill it.
+
 Laws:
 
-1. What is asked of one device within 24 hours stays within its byte budget; `control` frames within their share of it,
-   and everything else within the rest.
+1. What is asked of one device within 24 hours stays within its byte budget.
 2. Only living devices are asked, and at most `outstanding_per_device` wants of a device wait for an answer.
-3. Nothing is asked for while `pool` frames that were asked for and are in no batch are here or on their way from living
-   devices, `control` aside: there is no hurry, the devices keep the frames.
-4. Half of the pool belongs to the living devices in equal parts, and nobody else's frames take a device's part. The
-   other half is for whoever asks first.
-5. Frames that nobody asked for, of a living device, count too, but fill no more than their own device's part.
-6. The fuller the pool, the more severe a finding must be: it is asked for only while the share of its device's findings
-   of the same reason that are more severe is under the free share of the pool, or of its device's part.
-7. One picture is asked for once, however many findings it shows; `control` aside.
-8. Within those, the most severe finding goes first.
+3. A frame is asked for a need that has room. A need of size s of which n events are known has room for `sqrt(n s) / 2`
+   frames, at most s: of a few all, then a part, the whole size of `4 s` and more. So the first to come do not fill it,
+   and there is no hurry: the devices keep the frames.
+4. No device fills more of a need than twice its even share, or more where the others cannot fill it; frames that nobody
+   asked for fill no more either. A device that gave less than half an even share is asked although the need is full.
+5. One picture is asked for once, however many findings it shows.
+6. Within a need the frame goes first that adds most to those that are here, on their way, or in a batch: by severity,
+   and by how unlike them it is (facility location, as in hub.selection). Hard and easy ones are mixed as in a batch.
 
-A near-duplicate group counts as one frame. Black frames are neither asked for nor counted: hub.store_groups.
+A near-duplicate group counts as one frame. Junk is neither asked for nor counted: hub.store_groups. Of `control` frames
+those go first that show an object of a weak spot that needs frames, since a batch of it takes these first.
+
+Which weak spots need frames: open, not fixed and regressed ones. One that is batched only what its newest batch lacks
+of a pool: whether a first batch helped is to be seen before a second is made, but a batch that came out small can be
+followed by another. An annotated, trained or fixed one needs none.
 """
 
-from bisect import bisect_right
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from typing import NamedTuple
+import heapq
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
-import msgspec
+import numpy as np
 
 from edge.contract.samples import Reason
+from hub.config import WantsConfig
+from hub.likeness import Floats, Trait, codes, describe, log_fraction
+from hub.store_groups import DeviceKey, DeviceSpend, FrameDetail, FrameRow
+from hub.thinning import in_turn
+from hub.weakspots import SpotState, WeakSpot
 
-DAY_MS = 24 * 60 * 60 * 1000
-DeviceKey = tuple[str, str]
-
-
-class WantRule(msgspec.Struct, frozen=True, kw_only=True):
-    """The limits. See `[wants]` in hub.config for the words to the user."""
-
-    bytes_per_day_per_device: int
-    control_share: float
-    outstanding_per_device: int
-    pool: int
-    max_age_ms: int
-
-
-class OpenFinding(NamedTuple):
-    """A finding whose frame may be asked for: its group has no other frame, or it is a `control`."""
-
-    event_id: str
-    site: str
-    device: str
-    reason: str
-    severity: float
-    frame_bytes: int
-    received_at_ms: int
-    frame_sha256: bytes
-
-    @property
-    def control(self) -> bool:
-        """Whether it was drawn at random."""
-        return self.reason == Reason.CONTROL
-
-    @property
-    def of(self) -> DeviceKey:
-        """Its site and device."""
-        return self.site, self.device
+DAY_MS: Final = 24 * 60 * 60 * 1000
+SHORTLIST: Final = 1000
+HARD_SHARE: Final = 2 / 3  # of what is not `control`
+EVEN_SHARE_FACTOR: Final = 2
+LEAST_WEIGHT: Final = 0.25
+ASKED_STATES: Final = frozenset({SpotState.OPEN, SpotState.NOT_FIXED, SpotState.REGRESSED})
+_HARD: Final = frozenset({Reason.MISSED.value, Reason.SUSPECT.value})
+_SIZE_PX: Final = (4.0, 1024.0)
 
 
-class Pooled(NamedTuple):
-    """A group whose frame is here or on its way and that is in no batch. `asked`: the hub has asked for the frame."""
+@dataclass(frozen=True)
+class Need:
+    """What frames are for.
 
-    site: str
-    device: str
-    reason: str
-    severity: float
-    asked: bool
+    Attributes:
+        size: how many frames fill it.
+        held: what may be asked for it, of living devices.
+        here: what fills it.
+        batched: what a batch has of it already.
+        at_once: whether all of it is asked for however few are known: `control` is as good today as tomorrow.
+    """
+
+    size: int
+    held: Sequence[FrameRow]
+    here: Sequence[FrameRow]
+    batched: Sequence[FrameRow] = ()
+    at_once: bool = False
 
     @property
-    def of(self) -> DeviceKey:
-        """Its site and device."""
-        return self.site, self.device
+    def room(self) -> int:
+        """How many frames it has room for in all: law 3."""
+        known = len(self.held) + len(self.here)
+        return self.size if self.at_once else min(self.size, math.ceil(math.sqrt(known * self.size) / 2))
 
 
-class DeviceSpend(NamedTuple):
-    """What was asked of one device in the last 24 hours, and how many wants of any age still wait."""
-
-    bytes: int = 0
-    control_bytes: int = 0
-    outstanding: int = 0
-
-
-class Overdue(NamedTuple):
-    """A want to send again."""
+class Asked(NamedTuple):
+    """A want to send."""
 
     event_id: str
     site: str
     device: str
 
 
-class Choice(NamedTuple):
-    """What to ask for now, and what is too old to ask for ever."""
+def sizes(spots: Iterable[WeakSpot], newest_batch: Mapping[int, int], rule: WantsConfig) -> dict[int, int]:
+    """Return how many frames fill each weak spot that needs any; `newest_batch` has the images of its newest batch."""
+    found = {}
+    for spot in spots:
+        if spot.state in ASKED_STATES:
+            found[spot.id] = rule.pool
+        elif spot.state is SpotState.BATCHED and newest_batch.get(spot.id, 0) < rule.pool:
+            found[spot.id] = rule.pool - newest_batch.get(spot.id, 0)
+    return found
 
-    want: tuple[OpenFinding, ...]
-    expired: tuple[OpenFinding, ...]
+
+def needs_of(
+    size_of: Mapping[int, int],
+    *,
+    held: Sequence[FrameRow],
+    here: Sequence[FrameRow],
+    batched: Sequence[FrameRow],
+    spots_of: Callable[[FrameRow], Iterable[int]],
+    rule: WantsConfig,
+) -> list[Need]:
+    """Return what frames are needed for now.
+
+    Args:
+        size_of: the weak spots that need frames, by number, see `sizes`.
+        held: what living devices may be asked for.
+        here: what is here or on its way, in no batch.
+        batched: of the newest batches.
+        spots_of: says of which of these weak spots a frame is.
+        rule: the limits.
+    """
+    held_by_chance, held = _split(held)
+    here_by_chance, here = _split(here)
+    if size_of:
+        of_held, of_here, of_batched = (_by_spot(frames, spots_of) for frames in (held, here, batched))
+        needs = [Need(size, of_held[n], of_here[n], of_batched[n]) for n, size in size_of.items()]
+    else:
+        needs = [Need(rule.explore, held, here, batched)]
+    beside = math.ceil(rule.control_share * sum(need.room for need in needs))
+    shown, lying = (_telling(frames, spots_of) for frames in (held_by_chance, here_by_chance))
+    lacking = max(0, beside - len(shown[0]) - len(lying[0]))
+    return [
+        *needs,
+        Need(beside, shown[0], lying[0], at_once=True),
+        Need(lacking, shown[1], lying[1], at_once=True),
+    ]
+
+
+def _telling(
+    frames: Iterable[FrameRow], spots_of: Callable[[FrameRow], Iterable[int]]
+) -> tuple[list[FrameRow], list[FrameRow]]:
+    """Return the frames that are of a weak spot, and the others."""
+    parts: tuple[list[FrameRow], list[FrameRow]] = [], []
+    for frame in frames:
+        parts[not spots_of(frame)].append(frame)
+    return parts
+
+
+def _by_spot(
+    frames: Iterable[FrameRow], spots_of: Callable[[FrameRow], Iterable[int]]
+) -> defaultdict[int, list[FrameRow]]:
+    found: defaultdict[int, list[FrameRow]] = defaultdict(list)
+    for frame in frames:
+        for number in spots_of(frame):
+            found[number].append(frame)
+    return found
+
+
+def _split(frames: Iterable[FrameRow]) -> tuple[list[FrameRow], list[FrameRow]]:
+    """Return the `control` frames, and the others."""
+    parts: tuple[list[FrameRow], list[FrameRow]] = [], []
+    for frame in frames:
+        parts[frame.reason != Reason.CONTROL].append(frame)
+    return parts
 
 
 def choose(
-    open_findings: Sequence[OpenFinding],
+    needs: Sequence[Need],
     spent: Mapping[DeviceKey, DeviceSpend],
     *,
-    pooled: Sequence[Pooled],
-    living: AbstractSet[DeviceKey],
-    now_ms: int,
-    rule: WantRule,
-) -> Choice:
-    """Apply the laws. What does not fit stays open for a later call.
+    look: Callable[[Sequence[int]], Mapping[int, FrameDetail]],
+    rule: WantsConfig,
+) -> list[Asked]:
+    """Apply the laws, need by need. What does not fit stays open for a later call.
 
     Args:
-        open_findings: what may be asked for.
+        needs: what frames are for.
         spent: of the last 24 hours, by site and device.
-        pooled: the groups that fill the pool.
-        living: the devices that would answer now, by site and device.
-        now_ms: UTC, milliseconds since 1970.
+        look: returns, by the finding's number, what is known of frames; it leaves out those whose picture is here.
         rule: the limits.
     """
-    control_limit = int(rule.bytes_per_day_per_device * rule.control_share)
-    other_limit = rule.bytes_per_day_per_device - control_limit
-    severities = _by_kind([*open_findings, *pooled])
-    pool = _Pool(pooled, living=living, size=rule.pool)
-    spend = dict(spent)
-    want: list[OpenFinding] = []
-    pictures: set[tuple[DeviceKey, bytes]] = set()
-    expired: list[OpenFinding] = []
-    for finding in sorted(open_findings, key=lambda f: (-f.severity, f.received_at_ms, f.event_id)):
-        if now_ms - finding.received_at_ms > rule.max_age_ms:
-            expired.append(finding)
+    till = _Till(spent, rule)
+    for need in needs:
+        _fill(need, till, look)
+    return list(till.asked.values())
+
+
+class _Till:
+    """What may still be asked for, and what has been: laws 1, 2 and 5."""
+
+    def __init__(self, spent: Mapping[DeviceKey, DeviceSpend], rule: WantsConfig) -> None:
+        self._spent = dict(spent)
+        self._rule = rule
+        self._pictures: set[tuple[DeviceKey, bytes]] = set()
+        self.asked: dict[int, Asked] = {}
+
+    def serves(self, device: DeviceKey) -> bool:
+        """Whether anything more may be asked of a device."""
+        spend = self._spent.get(device, DeviceSpend())
+        within = spend.bytes < self._rule.bytes_per_day_per_device
+        return within and spend.outstanding < self._rule.outstanding_per_device
+
+    def ask(self, frame: FrameRow, known: FrameDetail) -> bool:
+        """Ask for a frame if the laws allow it."""
+        device, picture = frame.of, (frame.of, known.picture)
+        spend = self._spent.get(device, DeviceSpend())
+        total = spend.bytes + known.frame_bytes
+        twice = picture in self._pictures and frame.reason != Reason.CONTROL
+        if twice or not self.serves(device) or total > self._rule.bytes_per_day_per_device:
+            return False
+        self._spent[device] = DeviceSpend(total, spend.outstanding + 1)
+        self._pictures.add(picture)
+        self.asked[frame.id] = Asked(known.event_id, frame.site, frame.device)
+        return True
+
+
+class _Filling:
+    """How full a need is, by device and by kind: laws 3, 4 and 6."""
+
+    def __init__(self, need: Need, here: Sequence[FrameRow]) -> None:
+        known = Counter(frame.of for frame in (*need.held, *need.here))
+        self._room = need.room
+        self._cap = device_cap(list(known.values()), need.room)
+        self._part = need.room // (2 * max(1, len(known)))
+        self._given: Counter[DeviceKey] = Counter()
+        self._kinds: Counter[bool] = Counter()
+        self._total = 0
+        for frame in here:
+            self.add(frame)
+
+    @property
+    def open(self) -> bool:
+        """Whether any device could still be asked."""
+        return self._part > 0 or self._total < self._room
+
+    def add(self, frame: FrameRow) -> None:
+        self._given[frame.of] += 1
+        if self._given[frame.of] <= self._cap:
+            self._total += 1
+            self._kinds[frame.reason in _HARD] += 1
+
+    def takes(self, device: DeviceKey) -> bool:
+        given = self._given[device]
+        return given < self._part or (self._total < self._room and given < self._cap)
+
+    def has_its_kind(self, frame: FrameRow) -> bool:
+        """Whether there are enough of the frame's kind, hard or easy."""
+        hard = frame.reason in _HARD
+        return self._kinds[hard] >= math.ceil(self._room * (HARD_SHARE if hard else 1 - HARD_SHARE))
+
+
+def device_cap(counts: Sequence[int], size: int) -> int:
+    """Return how many of `size` frames one device may give: twice the even share, or the least that fills it.
+
+    `counts` are the known ones of each device.
+    """
+    if not counts:
+        return 0
+    wanted = min(size, sum(counts))
+    cap = max(1, math.ceil(EVEN_SHARE_FACTOR * size / len(counts)))
+    while sum(min(count, cap) for count in counts) < wanted:
+        cap += 1
+    return cap
+
+
+def _fill(need: Need, till: _Till, look: Callable[[Sequence[int]], Mapping[int, FrameDetail]]) -> None:
+    """Ask for what fills a need, best first."""
+    here = [*need.here, *(frame for frame in need.held if frame.id in till.asked)]
+    filling = _Filling(need, here)
+    if not filling.open:
+        return
+    open_frames = [f for f in need.held if f.id not in till.asked and filling.takes(f.of) and till.serves(f.of)]
+    if not open_frames:
+        return
+    closely, covering = _shortlist(open_frames), [*here, *need.batched][:SHORTLIST]
+    known = look([frame.id for frame in (*closely, *covering)])
+    closely, covering = ([f for f in frames if f.id in known] for frames in (closely, covering))
+    if not closely:
+        return
+    similarity = _similarity(describe([_trait(frame, known[frame.id]) for frame in (*closely, *covering)]))
+    order = _Order(
+        similarity[: len(closely), : len(closely)],
+        np.array([LEAST_WEIGHT + (1 - LEAST_WEIGHT) * min(1.0, max(0.0, f.severity)) for f in closely], np.float32),
+        covered=similarity[len(closely) :, : len(closely)].max(axis=0, initial=0.0),
+    )
+    passed_over: list[int] = []
+    while (number := order.next()) is not None and filling.open:
+        frame = closely[number]
+        if not filling.takes(frame.of):
             continue
-        device, picture = finding.of, (finding.of, finding.frame_sha256)
-        if device not in living:
-            continue
-        if not finding.control and (
-            picture in pictures or not _is_worth_it(finding, severities, free=pool.free(device))
-        ):
-            continue
-        so_far = spend.get(device, DeviceSpend())
-        control_bytes = so_far.control_bytes + (finding.frame_bytes if finding.control else 0)
-        total = so_far.bytes + finding.frame_bytes
-        fits = control_bytes <= control_limit if finding.control else total - control_bytes <= other_limit
-        if fits and so_far.outstanding < rule.outstanding_per_device:
-            want.append(finding)
-            if not finding.control:
-                pool.take(device)
-                pictures.add(picture)
-            spend[device] = DeviceSpend(total, control_bytes, so_far.outstanding + 1)
-    return Choice(tuple(want), tuple(expired))
+        if filling.has_its_kind(frame):
+            passed_over.append(number)
+        elif till.ask(frame, known[frame.id]):
+            filling.add(frame)
+            order.take(number)
+    for number in passed_over:  # best first: there are too few of the other kind
+        frame = closely[number]
+        if filling.takes(frame.of) and till.ask(frame, known[frame.id]):
+            filling.add(frame)
 
 
-class _Pool:
-    """How full the pool is for each device: laws 3 to 5."""
-
-    def __init__(self, pooled: Iterable[Pooled], *, living: AbstractSet[DeviceKey], size: int) -> None:
-        self._size = size
-        self._part = size // (2 * max(1, len(living)))
-        self._has = Counter(group.of for group in pooled if group.asked)
-        unasked = Counter(group.of for group in pooled if not group.asked and group.of in living)
-        for device, count in unasked.items():
-            self._has[device] = max(self._has[device], min(self._has[device] + count, self._part))
-        self._total = sum(self._has.values())
-        # With every living device's part full.
-        self._filled = self._total + sum(max(0, self._part - self._has[device]) for device in living)
-
-    def free(self, device: DeviceKey) -> float:
-        """Return the share of the pool that is free for a living device, or of its part if that is more."""
-        if self._total >= self._size:
-            return 0.0
-        has = self._has[device]
-        filled = self._filled - max(0, self._part - has)
-        return max(1 - filled / self._size, 1 - has / self._part if self._part else 0.0)
-
-    def take(self, device: DeviceKey) -> None:
-        """Count one more frame of a living device."""
-        self._filled += self._has[device] >= self._part
-        self._has[device] += 1
-        self._total += 1
+def _shortlist(frames: Sequence[FrameRow]) -> list[FrameRow]:
+    """Return the frames to look at closely: of each camera and set of tags the most severe first, then the second."""
+    if len(frames) <= SHORTLIST:
+        return list(frames)
+    places = codes([(frame.of, frame.camera, frame.label, frame.tags) for frame in frames])
+    first = in_turn(places, np.array([frame.severity for frame in frames]))[:SHORTLIST]
+    return [frames[number] for number in np.sort(first)]
 
 
-def _by_kind(findings: Iterable[OpenFinding | Pooled]) -> dict[tuple[str, str, str], list[float]]:
-    """Return the severities of each device's findings of each reason, ascending."""
-    severities: dict[tuple[str, str, str], list[float]] = {}
-    for finding in findings:
-        severities.setdefault((finding.site, finding.device, finding.reason), []).append(finding.severity)
-    for known in severities.values():
-        known.sort()
-    return severities
+def _trait(frame: FrameRow, known: FrameDetail) -> Trait:
+    x1, y1, x2, y2 = frame.place
+    shorter, longer = sorted(known.size_px)
+    return Trait(
+        features=known.features,
+        space=known.model,
+        place=((x1 + x2) / 2, (y1 + y2) / 2),
+        size=(log_fraction(shorter, *_SIZE_PX), log_fraction(longer, *_SIZE_PX)),
+        light=None,
+        label=frame.label,
+        reason=frame.reason,
+    )
 
 
-def _is_worth_it(finding: OpenFinding, severities: Mapping[tuple[str, str, str], list[float]], *, free: float) -> bool:
-    known = severities[finding.site, finding.device, finding.reason]
-    more_severe = len(known) - bisect_right(known, finding.severity)
-    return more_severe / len(known) < free
+class _Order:
+    """Candidates by what each would add, the most first (lazy greedy: a gain can only fall; Minoux, 1978)."""
+
+    def __init__(self, similarity: Floats, weight: Floats, *, covered: Floats) -> None:
+        self._similarity = similarity
+        self._weight = weight
+        self._covered = covered
+        self._taken = 0
+        gains = np.maximum(similarity - covered, 0.0) @ weight
+        self._heap = [(-float(gain), -float(weight[number]), number, 0) for number, gain in enumerate(gains)]
+        heapq.heapify(self._heap)
+
+    def next(self) -> int | None:
+        """Return the candidate that adds most, each once; None when there is none left."""
+        while self._heap:
+            _, severe, number, computed_at = heapq.heappop(self._heap)
+            if computed_at == self._taken:
+                return number
+            gain = np.maximum(self._similarity[number] - self._covered, 0.0) @ self._weight
+            heapq.heappush(self._heap, (-float(gain), severe, number, self._taken))
+        return None
+
+    def take(self, number: int) -> None:
+        """Take a candidate: what is like it adds less from now on."""
+        self._covered = np.maximum(self._covered, self._similarity[number])
+        self._taken += 1
+
+
+def _similarity(vectors: Floats) -> Floats:
+    """Return `[n, n]` cosines less their mean, 1 for a vector with itself, never negative."""
+    cosine = vectors @ vectors.T
+    average = min(max(float(cosine.mean(dtype=np.float64)), 0.0), 0.99)
+    similarity: Floats = np.clip((cosine - average) / np.float32(1.0 - average), 0.0, 1.0)
+    np.fill_diagonal(similarity, 1.0)
+    return similarity

@@ -115,8 +115,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         frame_hash: the same of the whole frame.
         track: what the device calls the object that it follows there, unlike any other of its tracks before or after a
             restart; empty where it follows none.
-        looked_twice: of a `control`: the frame was looked at enlarged, tile by tile, and every object that counts for
-            the rates has its tags; those that only the second look found have the witness `zoom`.
+        looked_twice: of a `control`, in which every object that counts for the rates has its tags: the frame was looked
+            at enlarged, tile by tile, too, and what only that second look found has the witness `zoom`.
         features: the model's pooled feature vector, L2-normalised, times 127, as int8; may be empty.
         model: the release that failed.
         frame_bytes: size of the JPEG that the device holds.

@@ -1,4 +1,7 @@
-"""The demo's course: clips, broker, hub, cameras; live counters; a batch; where to look."""
+"""The demo's course: clips, broker, hub, cameras; live counters; weak spots; a batch for the first; where to look.
+
+The devices stay until the hub has what it asked for: a weak spot is named while they play, and its frames are theirs.
+"""
 
 import shutil
 import signal
@@ -21,11 +24,16 @@ from hub.demo import Upload
 from hub.demo.broker import local_broker
 from hub.demo.cameras import CAMERAS, count_frames, find_clip, make_clips
 from hub.export import Format, export_batch
+from hub.naming import refresh
+from hub.spot_report import overviews
 from hub.store import Store
 from hub.store_status import HubStatus
+from hub.tags import Tagger, TagsConfig
+from hub.weakspot_lines import table_lines
 
 MARK: Final = ".weakspot-demo"
-DRAIN_S: Final = 12.0
+QUIET_S: Final = 4.0
+PATIENCE_S: Final = 240.0
 STOP_S: Final = 20.0
 HEARTBEAT_S: Final = 1.0
 
@@ -46,10 +54,11 @@ port = {port}
 heartbeat_s = {heartbeat_s}
 
 [mining]
-control_per_hour = 240
+control_per_hour = 1800
+zoom_budget = 0.6
 
 [quota]
-burst = 100
+burst = 1000
 
 [[camera]]
 name = "{camera}"
@@ -76,7 +85,7 @@ def run_demo(out: Path, *, upload: Upload, size: int, console: Console) -> int:
         console: where the counters and the result are printed.
 
     Raises:
-        UnusableError: when `out` holds something else, or the cameras gave no finding.
+        UnusableError: when `out` holds something else, or the cameras gave nothing to make a batch of.
         UnreachableError: when the broker, the hub or a camera's device did not start.
     """
     _clear(out)
@@ -92,10 +101,10 @@ def run_demo(out: Path, *, upload: Upload, size: int, console: Console) -> int:
         for camera, source in clips.items():
             text = _EDGE.format(camera=camera, source=source.name, port=port, upload=upload, heartbeat_s=HEARTBEAT_S)
             (out / f"edge-{camera}.toml").write_text(text)
-            command = ["run", "--config", f"edge-{camera}.toml", "--exit-at-end"]
+            command = ["run", "--config", f"edge-{camera}.toml"]
             devices.append(stack.enter_context(_running("edge", command, out, name=f"edge-{camera}")))
         _watch(store, devices, hub, out=out, console=console)
-    return _batch(out, size=size, console=console)
+        return _batch(store, out, size=size, console=console)
 
 
 def _clear(out: Path) -> None:
@@ -154,9 +163,9 @@ def _watch(
     out: Path,
     console: Console,
 ) -> None:
-    """Show the counters until every device is done and every wanted frame is here."""
-    started = time.monotonic()
-    ended: float | None = None
+    """Show the counters until nothing has moved for a while: every clip is at its end, what was wanted is here."""
+    started = moved = time.monotonic()
+    seen: tuple[object, ...] = ()
     with Live(console=console, refresh_per_second=4) as live:
         while True:
             status = store.status(now_ms=time.time_ns() // 1_000_000)
@@ -165,14 +174,25 @@ def _watch(
                 msg = f"the hub stopped: {_last_line(out / 'hub.log')}"
                 raise UnreachableError(msg)
             for device, camera in zip(devices, CAMERAS, strict=True):
-                if device.poll() not in {None, 0}:
+                if device.poll() is not None:
                     msg = f"the device {camera} stopped: {_last_line(out / f'edge-{camera}.log')}"
                     raise UnreachableError(msg)
-            if ended is None and all(device.poll() == 0 for device in devices):
-                ended = time.monotonic()
-            if ended is not None and (not status.ungrouped or time.monotonic() - ended > DRAIN_S):
+            now = time.monotonic()
+            if _is_busy(status, devices) or _moving(status) != seen:
+                seen, moved = _moving(status), now
+            if now - moved > QUIET_S or now - started > PATIENCE_S:
                 return
             time.sleep(0.25)
+
+
+def _is_busy(status: HubStatus, devices: list[subprocess.Popen[bytes]]) -> bool:
+    """Whether something is known to be under way."""
+    waiting = status.ungrouped or status.frames.get("wanted", 0) or any(device.unsent for device in status.devices)
+    return bool(waiting) or len(status.devices) < len(devices) or not all(device.frames for device in status.devices)
+
+
+def _moving(status: HubStatus) -> tuple[object, ...]:
+    return tuple(device.frames for device in status.devices), status.findings, status.frames
 
 
 def _counters(status: HubStatus, *, seconds: float) -> Group:
@@ -200,15 +220,20 @@ def _counters(status: HubStatus, *, seconds: float) -> Group:
     return Group(devices, lines)
 
 
-def _batch(out: Path, *, size: int, console: Console) -> int:
-    with Store.open(out / "hub.db", create=False) as store:
-        batch = new_batch(store, size=size)
-        folder = out / f"batch-{batch.id}"
-        export_batch(batch_view(store, batch.id), Format.CVAT, folder)
+def _batch(store: Store, out: Path, *, size: int, console: Console) -> int:
+    """Print the weak spots, make a batch for the first of them, else a general one; return its number of images."""
+    naming = refresh(store, Tagger(TagsConfig()), time.time_ns() // 1_000_000)
+    named = overviews(naming)
+    console.print()
+    for line in table_lines(named, naming):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    batch = new_batch(store, size=size, weak_spot_id=named[0].spot.id if named else None)
+    folder = out / f"batch-{batch.id}"
+    export_batch(batch_view(store, batch.id), Format.CVAT, folder)
     console.print(f"\nbatch {batch.id}: {batch.size} images, [bold]{batch.title}[/]")
     console.print(f"look at {folder / 'contact-sheet.png'}")
     console.print(f"open in CVAT: {folder / 'README.txt'} says how")
-    console.print(f"go on: cd {out}; hub status; hub batch list; hub batch show {batch.id}", soft_wrap=True)
+    console.print(f"go on: cd {out}; hub weakspots; hub weakspots show 1; hub batch show {batch.id}", soft_wrap=True)
     return batch.size
 
 

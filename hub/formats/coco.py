@@ -1,10 +1,12 @@
 """COCO object detection: one JSON file with images, annotations and categories.
 
+`split` is a further key of an image: `test` for one that is never trained on, else `train`.
 `score` and `origin` are further keys of an annotation; loaders pass them by. `segmentation` stays empty: a box is no
 outline. The reader also finds score and origin under `attributes`, where CVAT puts what it knows of a box.
 """
 
 import json
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 import msgspec
@@ -20,7 +22,7 @@ HOW_TO_OPEN: Final = """\
 The images are in images/, their boxes in annotations/instances_default.json (COCO object detection: [x, y, width,
 height] in pixels). In a tool with an import "COCO 1.0" or "COCO JSON", create the labels listed above, add the images,
 then import that file. When done, export as COCO again. "score" and "origin" of each annotation say what proposed the
-box.
+box, "split" of each image whether it may be trained on ("train") or never ("test").
 """
 
 
@@ -59,8 +61,13 @@ class _File(msgspec.Struct):
     categories: list[_Category]
 
 
-def write_coco(annotations: AnnotationSet, *, description: str = "weakspot") -> dict[str, bytes]:
-    """Return the one file. Ids of images, annotations and categories count from 1 in the order of the set."""
+def write_coco(
+    annotations: AnnotationSet, *, description: str = "weakspot", test: AbstractSet[str] = frozenset()
+) -> dict[str, bytes]:
+    """Return the one file; `test` has the names of the images that are never trained on.
+
+    Ids of images, annotations and categories count from 1 in the order of the set.
+    """
     category = {label: at for at, label in enumerate(annotations.labels, 1)}
     boxes = [(at, box) for at, image in enumerate(annotations.images, 1) for box in image.annotations]
     content = {
@@ -68,7 +75,13 @@ def write_coco(annotations: AnnotationSet, *, description: str = "weakspot") -> 
         "licenses": [],
         "categories": [{"id": at, "name": label, "supercategory": ""} for label, at in category.items()],
         "images": [
-            {"id": at, "file_name": image.name, "width": image.width, "height": image.height}
+            {
+                "id": at,
+                "file_name": image.name,
+                "width": image.width,
+                "height": image.height,
+                "split": "test" if image.name in test else "train",
+            }
             for at, image in enumerate(annotations.images, 1)
         ],
         "annotations": [

@@ -6,6 +6,7 @@ Facts of CVAT's importer (cvat/apps/dataset_manager, formats/cvat.py and binding
   So score and origin are attributes declared for every label, mutable text with an empty default: a box that a person
   draws has neither.
 - `source` is overwritten on import.
+- An image's `subset` is how a project's export says `train` or `test`; importing into a task passes it by.
 - A frame is matched by its name; when the name is unknown but the id is a frame's number, the boxes land on that frame
   silently. So ids count the names in lexicographic order, in which CVAT numbers the frames of a task.
 
@@ -15,6 +16,7 @@ would be lost in meaning: rotated boxes, tracks, other shapes.
 
 import json
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 from edge.contract.errors import UnusableError
@@ -42,9 +44,14 @@ _ATTRIBUTES: Final = ("score", "origin")
 _OTHER_SHAPES: Final = frozenset({"polygon", "polyline", "points", "cuboid", "ellipse", "skeleton", "mask", "tag"})
 
 
-def write_cvat(annotations: AnnotationSet, *, task: str = "weakspot") -> dict[str, bytes]:
-    """Return `annotations.xml` and `labels.json`; `task` is the task's name."""
-    return {ANNOTATIONS: "".join(_xml(annotations, task)).encode(), LABELS: _raw_labels(annotations.labels)}
+def write_cvat(
+    annotations: AnnotationSet, *, task: str = "weakspot", test: AbstractSet[str] = frozenset()
+) -> dict[str, bytes]:
+    """Return `annotations.xml` and `labels.json`.
+
+    `task` is the task's name; `test` has the names of the images that are never trained on.
+    """
+    return {ANNOTATIONS: "".join(_xml(annotations, task, test)).encode(), LABELS: _raw_labels(annotations.labels)}
 
 
 def read_cvat(source: Source) -> AnnotationSet:
@@ -66,7 +73,7 @@ def read_cvat(source: Source) -> AnnotationSet:
         return AnnotationSet(labels, tuple(_image(element, labels) for element in root.all("image")))
 
 
-def _xml(annotations: AnnotationSet, task: str) -> Iterator[str]:
+def _xml(annotations: AnnotationSet, task: str, test: AbstractSet[str]) -> Iterator[str]:
     yield '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n  <meta>\n    <task>\n'
     yield f"      <name>{escape(task)}</name>\n      <size>{len(annotations.images)}</size>\n"
     yield "      <mode>annotation</mode>\n      <overlap>0</overlap>\n      <labels>\n"
@@ -80,7 +87,8 @@ def _xml(annotations: AnnotationSet, task: str) -> Iterator[str]:
     yield "      </labels>\n    </task>\n  </meta>\n"
     frames = {name: frame for frame, name in enumerate(sorted(image.name for image in annotations.images))}
     for image in annotations.images:
-        yield f'  <image id="{frames[image.name]}" name="{escape(image.name)}" '
+        subset = "test" if image.name in test else "train"
+        yield f'  <image id="{frames[image.name]}" name="{escape(image.name)}" subset="{subset}" '
         yield f'width="{image.width}" height="{image.height}">\n'
         for box in image.annotations:
             yield from _box_xml(box)

@@ -2,7 +2,8 @@
 
 All boxes of an image stand in ONE prediction: Label Studio shows one prediction at a time. Coordinates are percent of
 the image. The score of a region stands on the region, its origin under `meta`. (A region's own key `origin` is Label
-Studio's: whether a person changed it.)
+Studio's: whether a person changed it.) `split` of a task's data is `test` for an image that is never trained on, else
+`train`.
 
 The reader takes what people drew (`annotations`) where a task has that key, else the prediction.
 """
@@ -10,6 +11,7 @@ The reader takes what people drew (`annotations`) where a task has that key, els
 import json
 import re
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from typing import Final
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
@@ -33,6 +35,7 @@ HOW_TO_OPEN: Final = """\
    do NOT press "Sync": the storage only gives the permission to show the images.
 4. "Import" tasks.json. The boxes of the prediction are where you start from.
 5. When done: "Export", format "JSON".
+The column "split" of the data manager says which images may be trained on ("train") and which never ("test").
 The folder must keep its name, since tasks.json points into it.
 """
 
@@ -73,12 +76,16 @@ class _Region(msgspec.Struct):
 
 
 def write_labelstudio(
-    annotations: AnnotationSet, *, images_at: str = f"{LOCAL_FILES}images/", model: str = "weakspot"
+    annotations: AnnotationSet,
+    *,
+    images_at: str = f"{LOCAL_FILES}images/",
+    model: str = "weakspot",
+    test: AbstractSet[str] = frozenset(),
 ) -> dict[str, bytes]:
     """Return `tasks.json` and `config.xml`.
 
     `images_at` is put before each image's name to make the address under which Label Studio finds it; `model` is the
-    version named on the predictions.
+    version named on the predictions; `test` has the names of the images that are never trained on.
     """
     tasks = [
         {
@@ -88,6 +95,7 @@ def write_labelstudio(
                 "name": image.name,
                 "width": image.width,
                 "height": image.height,
+                "split": "test" if image.name in test else "train",
             },
             "predictions": [
                 {

@@ -3,10 +3,13 @@
 Coordinates are pixels of the image from 0, with digits after the point, not the kit's whole numbers from 1: this is how
 CVAT, labelImg and the training frameworks read and write them. `score` and `origin` are further elements of an object.
 The labels' order stands in `labelmap.txt`, as CVAT lays it out, the images' order in `ImageSets/Main/default.txt`;
-without these files labels and images are taken in the order of the alphabet.
+without these files labels and images are taken in the order of the alphabet. `train.txt` and `test.txt` of
+`ImageSets/Split/` have the images that may be trained on and those that never may; not of `Main`, where CVAT would
+import every image once for each list that it is in.
 """
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -15,6 +18,7 @@ from hub.annotation import AnnotatedImage, Annotation, AnnotationSet, doubled, n
 from hub.formats import Element, Files, Source, escape, image_name, number, open_files, parse_xml, size_of, text_of
 
 IMAGES: Final = "JPEGImages"
+SPLIT: Final = "ImageSets/Split"
 LABELS: Final = "labelmap.txt"
 ORDER: Final = "ImageSets/Main/default.txt"
 
@@ -28,10 +32,16 @@ labels listed above and the images, make a ZIP of Annotations/, ImageSets/ and l
 _HEADER: Final = "# label:color_rgb:parts:actions"
 
 
-def write_voc(annotations: AnnotationSet) -> dict[str, bytes]:
-    """Return `Annotations/*.xml`, the order of the images and the label map."""
+def write_voc(annotations: AnnotationSet, *, test: AbstractSet[str] = frozenset()) -> dict[str, bytes]:
+    """Return `Annotations/*.xml`, the order of the images, their split and the label map.
+
+    `test` has the names of the images that are never trained on.
+    """
     files = {f"Annotations/{image.stem}.xml": "".join(_xml(image)).encode() for image in annotations.images}
     files[ORDER] = "".join(f"{image.stem}\n" for image in annotations.images).encode()
+    for split, chosen in (("train", False), ("test", True)):
+        stems = [image.stem for image in annotations.images if (image.name in test) is chosen]
+        files[f"{SPLIT}/{split}.txt"] = "".join(f"{stem}\n" for stem in stems).encode()
     files[LABELS] = "".join(f"{line}\n" for line in (_HEADER, *(f"{name}:::" for name in annotations.labels))).encode()
     return files
 

@@ -1,5 +1,8 @@
 """Ultralytics YOLO detection: one text file an image, each line `class x_centre y_centre width height` of 0..1.
 
+The images that are never trained on have folders of their own, `images/test` and `labels/test`, and `data.yaml` names
+them as its `test`; the others are in `images/train` and `labels/train`.
+
 A line has five columns: a sixth would be taken for a track's id. Ten digits after the point keep the pixels of law 1 of
 `hub.annotation` in images of any size. What the text cannot carry stands in `weakspot.json` outside `labels/`: the size
 and order of the images, score and origin of each box. Score and origin belong to a box exactly where it was written; a
@@ -9,6 +12,7 @@ box that a person moved or relabelled has neither. `data.yaml` has no `path`, so
 import json
 import re
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -24,10 +28,10 @@ SIDECAR: Final = "weakspot.json"
 NAMES: Final = "data.yaml"
 
 HOW_TO_OPEN: Final = """\
-The images are in images/, the boxes of each in the text file of the same name in labels/ (class x-centre y-centre width
-height, as fractions of the image), the classes in data.yaml. Open the folder in any tool that edits Ultralytics YOLO
-data sets. Keep the names of the files. An image without objects keeps an empty text file. weakspot.json says what
-proposed each box; leave it as it is.
+The images are in images/train/ and images/test/, the boxes of each in the text file of the same name in labels/train/
+and labels/test/ (class x-centre y-centre width height, as fractions of the image), the classes in data.yaml. Open the
+folder in any tool that edits Ultralytics YOLO data sets. Keep the names of the files. An image without objects keeps an
+empty text file. weakspot.json says what proposed each box; leave it as it is.
 """
 
 _NAME_FILES: Final = ("classes.txt", "obj.names")
@@ -56,16 +60,33 @@ class _Sidecar(msgspec.Struct, frozen=True):
     images: tuple[_Image, ...]
 
 
-def write_yolo(annotations: AnnotationSet) -> dict[str, bytes]:
-    """Return `data.yaml`, `labels/*.txt` (empty for an image without boxes) and `weakspot.json`."""
+def images_of(*, test: bool) -> str:
+    """Return the folder of an image."""
+    return f"{IMAGES}/{_split(test=test)}"
+
+
+def write_yolo(annotations: AnnotationSet, *, test: AbstractSet[str] = frozenset()) -> dict[str, bytes]:
+    """Return `data.yaml`, `labels/*/*.txt` (empty for an image without boxes) and `weakspot.json`.
+
+    `test` has the names of the images that are never trained on.
+    """
     classes = {label: at for at, label in enumerate(annotations.labels)}
+    names = {image.name for image in annotations.images}
+    if not test <= names:
+        msg = f"{min(test - names)} is to be a test image and is not among the images"
+        raise UnusableError(msg)
     files = {
-        f"labels/{image.stem}.txt": "".join(_row(box, image, classes[box.label]) for box in image.annotations).encode()
+        f"labels/{_split(test=image.name in test)}/{image.stem}.txt": "".join(
+            _row(box, image, classes[box.label]) for box in image.annotations
+        ).encode()
         for image in annotations.images
     }
     files[NAMES] = "".join(
         (
-            f"train: {IMAGES}\nval:  # none here: validate on images of another time or place\nnames:\n",
+            f"train: {images_of(test=False)}" if len(names) > len(test) else "train:  # none here",
+            "\nval:  # none here: validate on images of another time or place\n",
+            f"test: {images_of(test=True)}  # never to be trained on" if test else "test:  # none here",
+            "\nnames:\n",
             *(f"  {at}: {json.dumps(label, ensure_ascii=False)}\n" for label, at in classes.items()),
         )
     ).encode()
@@ -95,6 +116,10 @@ def read_yolo(source: Source, *, sizes: Sizes | None = None) -> AnnotationSet:
             proposed = known[name].boxes if name in known else ()
             images.append(_image(_Image(name, width, height, proposed), rows, labels))
     return AnnotationSet(labels, tuple(images))
+
+
+def _split(*, test: bool) -> str:
+    return "test" if test else "train"
 
 
 def _row(box: Annotation, image: AnnotatedImage, class_id: int) -> str:

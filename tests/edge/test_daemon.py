@@ -3,6 +3,7 @@
 import contextlib
 import json
 import random
+import re
 import shutil
 import signal
 import socket
@@ -19,6 +20,7 @@ import pytest
 from edge.check import broken_samples
 from edge.config import EdgeConfig, read_config
 from edge.contract.errors import UnusableError
+from edge.contract.samples import Reason, WitnessKind
 from edge.daemon import Daemon
 from edge.daemon import run as run_daemon
 from edge.health import read_status
@@ -113,6 +115,57 @@ def test_a_recording_from_camera_to_hub(tmp_path: Path, broker: Broker, hub, dev
     assert list(broken_samples(tmp_path / "data" / "spool.db")) == []
     finding = hub.findings[wanted[0]]
     assert (finding.site, finding.device, finding.camera, finding.model) == ("yard", "gate", "front", "starter-1")
+
+
+STREET = """
+site = "yard"
+device = "gate"
+data_dir = "data"
+[model]
+input = "256x192"
+score_threshold = 0.4
+threads = 1
+[mqtt]
+host = "127.0.0.1"
+port = {port}
+heartbeat_s = 0.3
+[spool]
+limit_mb = 50
+reserve_mb = 1
+[mining]
+control_per_hour = 3600
+zoom_budget = 1.0
+[quota]
+burst = 1000
+[[camera]]
+name = "front"
+source = "{root}/deploy/demo/street.mp4"
+fps = 5
+"""
+
+
+@pytest.mark.broker
+def test_what_two_looks_see_reaches_the_hub_with_its_tags(tmp_path: Path, broker: Broker, hub, device) -> None:  # noqa: F811
+    """A street through the whole device: what the control findings carry is what the heartbeat counts."""
+    (tmp_path / "edge.toml").write_text(STREET.format(port=broker.port, root=ROOT))
+    process = device("--exit-at-end")
+    assert process.wait(90) == 0
+    wait_until(lambda: hub.heartbeats[-1].cameras[0].state == "ended", what="the last heartbeat")
+    beat = hub.heartbeats[-1]
+    assert not beat.dropped
+    assert sum(beat.findings.values()) == len(hub.findings)
+    controls = [finding for finding in hub.findings.values() if finding.reason is Reason.CONTROL]
+    objects = [box for finding in controls for box in finding.boxes if box.tags]
+    overlooked = [box for box in objects if box.witness is WitnessKind.ZOOM]
+    recall = beat.cameras[0].recall
+    assert recall.frames == sum(finding.looked_twice for finding in controls) >= 3
+    assert recall.detector == len(objects) - len(overlooked) > 0
+    assert recall.second_look - recall.both == len(overlooked) > 0
+    tracks = {finding.track for finding in hub.findings.values()} - {""}
+    assert tracks
+    assert len({track[:8] for track in tracks}) == 1
+    assert all(re.fullmatch(r"[0-9a-f]{8}-[1-9][0-9]*", track) for track in tracks)
+    assert all(finding.track for finding in hub.findings.values() if finding.reason is Reason.LOW_CONFIDENCE)
 
 
 @pytest.mark.broker

@@ -9,11 +9,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from edge.config import read_config
+from edge.config import MiningConfig, QuotaConfig, read_config
 from edge.contract.samples import Reason
 from edge.contract.status import Heartbeat, decode
 from edge.daemon import Daemon
 from edge.frame import Frame
+from edge.frozen import FrozenPicture
 from edge.health import read_status
 from edge.opening import open_configured, open_spool
 from edge.pipeline import Pipeline
@@ -52,6 +53,30 @@ def test_each_camera_has_a_quota_and_what_is_over_is_counted(idle) -> None:
     idle._hand_over("yard", [missed, missed, missed, missed], wait_s=0.0)
     assert idle._queue.qsize() == 5
     assert idle._spool.counters()[1] == {"quota_missed": 3}
+
+
+@pytest.mark.parametrize("ends", ["paused", "frozen", "stopped"])
+def test_a_control_frame_that_waits_is_not_lost_when_nothing_is_mined_any_more(idle, monkeypatch, ends: str) -> None:
+    """It was drawn while findings were wanted. What is drawn afterwards is not."""
+    (eye,) = idle._eyes
+    eye.pipeline.adopt(MiningConfig(control_per_hour=1e9, zoom_budget=0.2), None)
+    idle._quota.adopt(QuotaConfig(burst=100), now_s=0.0)
+    noise = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
+    for n in range(2):
+        idle._look(eye, Frame(noise, "front", n, 0, n / 5))
+    assert idle._queue.empty(), "the second frame is drawn, and waits"
+    if ends == "paused":
+        idle._rules = replace(idle._rules, paused_by="site")
+    elif ends == "frozen":
+        monkeypatch.setattr(FrozenPicture, "update", lambda *_, **__: True)
+    else:
+        idle._finish(eye)
+    for n in range(2, 2 if ends == "stopped" else 20):
+        idle._look(eye, Frame(noise, "front", n, 0, n / 5))
+    (control,) = (idle._queue.get_nowait() for _ in range(idle._queue.qsize()))
+    assert (control.reason, control.at.frame.sequence, control.looks) == (Reason.CONTROL, 1, None)
+    assert eye.health(now_s=0.0).recall.frames == 0
+    assert idle._spool.counters()[1] == {}
 
 
 def test_a_spool_that_cannot_be_read_costs_no_heartbeat(idle, monkeypatch, caplog) -> None:

@@ -71,7 +71,7 @@ NEW = {
 }
 RULES = Rules(threshold=0.7, band=0.15, min_severity=0.5, labels=frozenset())
 SIGHT = Sight(1_700_000_000.25, (100.0, 120.0, 180.0, 300.0), 320.0)
-ORIGIN = Origin(site="yard", device="gate", sequence=3, detected=1)
+ORIGIN = Origin(site="yard", device="gate", sequence=3)
 MISSED = Verdict(Reason.MISSED, 0.8, (Witness(WitnessKind.CANDIDATE, 0.8),))
 
 
@@ -360,10 +360,10 @@ def test_the_memory_is_bounded() -> None:
     for number in range(3 * MAX_LIVE):
         tracks.note(track(number), now_s=0.0)
         tracks.offer("front", f"label {number}", b"x", now_s=0.0)
-    assert (tracks.count("front"), tracks.pushed_out) == (MAX_LIVE, 2 * MAX_LIVE)
+    assert (len(tracks._live), tracks.pushed_out) == (MAX_LIVE, 2 * MAX_LIVE)
     assert len(tracks._stray) == MAX_STRAY
     assert tracks.finished(now_s=FORGET_S + 1.0) == []
-    assert tracks.count("front") == 0, "their ends were not heard"
+    assert len(tracks._live) == 0, "their ends were not heard"
 
 
 def test_a_restart_of_frigate_ends_nothing_twice() -> None:
@@ -372,7 +372,7 @@ def test_a_restart_of_frigate_ends_nothing_twice() -> None:
     tracks.note(track(2, ended=True), now_s=0.0)
     tracks.forget()
     assert [one.track.id for one in tracks.finished(now_s=9.0)] == [track(2).id]
-    assert tracks.count("front") == 0
+    assert len(tracks._live) == 0
 
 
 def test_a_finding_shows_the_object() -> None:
@@ -384,7 +384,8 @@ def test_a_finding_shows_the_object() -> None:
     assert (finding.camera, finding.label, finding.model) == ("front", "person", "frigate")
     assert finding.captured_at_ms == 1_700_000_000_250
     assert [(box.xyxy, box.witness) for box in finding.boxes] == [(finding.region, WitnessKind.CANDIDATE)]
-    assert finding.features == b""
+    assert (finding.features, finding.looked_twice) == (b"", False)
+    assert finding.track == "17.5-000001", "Frigate's own name of the event"
     assert finding.event_id == event_id(track(), ORIGIN)
     assert len({event_id(track(n, camera=c), ORIGIN) for n in range(9) for c in ("a", "b")}) == 18
     assert decode_event(encode_event(finding))[0] == finding

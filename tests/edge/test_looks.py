@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.contract.policy import Weights
-from edge.contract.samples import WitnessKind, Xyxy
+from edge.contract.samples import Reason, WitnessKind, Xyxy
 from edge.detector.detections import box_iou
 from edge.frame import Frame, Image
 from edge.looks import MAX_CONTROLS, SecondLooks
@@ -35,10 +35,17 @@ class Scene:
         self.miner = MissedMiner(
             weights=WEIGHTS, min_severity=min_severity, zooms=share > 0, places=KnownPlaces(quiet_s=3600)
         )
-        self.looks = SecondLooks(self.detector, share=share, score_threshold=THRESHOLD)
+        self.looks = SecondLooks(
+            self.detector,
+            share=share,
+            score_threshold=THRESHOLD,
+            may_count=lambda boxes, _: np.ones(len(boxes), np.bool_),
+        )
         self.carry = carry
         self.number = 0
         self.mined: list[Mined] = []
+        self.drawn: list[Observation] = []
+        self.controls: list[Mined] = []
 
     def show(self, image: Image, *, blobs: tuple[Blob, ...] = (), control: bool = False) -> Observation:
         """One frame, a tenth of a second later."""
@@ -50,8 +57,11 @@ class Scene:
         seen = Observation(frame, found, none, THRESHOLD, self.tracker.tracks, ended, blobs)
         self.mined += self.miner.mine(seen)
         if control:
-            self.looks.add_control(seen)
+            self.drawn.append(seen)
+            one = Mined(seen, Reason.CONTROL, 0.0, (0.0, 0.0, float(image.shape[1]), float(image.shape[0])))
+            self.controls += [] if self.looks.add_control(one) else [one]
         self.looks.take(seen, missed=self.miner, tracker=self.tracker, carry=self.carry)
+        self.controls += self.looks.release()
         self.number += 1
         return seen
 
@@ -226,6 +236,71 @@ def test_a_control_frame_is_looked_at_tile_by_tile_and_counted() -> None:
     assert scene.looks.taken == tile_count
     counts = scene.looks.recall
     assert (counts.frames, counts.detector, counts.second_look, counts.both) == (1, 1, 3, 1)
+
+
+def test_a_control_frame_comes_back_when_its_last_tile_was_looked_at() -> None:
+    scene = Scene(share=1.0)
+    scene.show(street((at(150, 100), BRIGHT), (at(330, 300), DIM)), control=True)
+    tile_count = len(tiles(SIZE, input_size=scene.detector.input_size))
+    for _ in range(tile_count - 1):
+        assert scene.controls == []
+        scene.show(street())
+    (control,) = scene.controls
+    assert control.at is scene.drawn[0]
+    assert control.looks.found.tolist() == [True]
+    assert control.looks.overlooked.xyxy[0].tolist() == pytest.approx(at(330, 300), abs=3)
+    assert len(control.at.enlarged) == tile_count, "whoever blurs the frame knows of whom the second look saw"
+
+
+def test_a_control_frame_that_cannot_be_looked_at_comes_back_without_its_objects() -> None:
+    scene = Scene(share=0.3)
+    for _ in range(MAX_CONTROLS + 1):
+        scene.show(street((at(150), BRIGHT)), control=True)
+    assert [one.at for one in scene.controls] == [scene.drawn[-1]], "the queue is full"
+    scene.looks.budget.share = 0.0
+    scene.show(street())
+    assert [one.at for one in scene.controls[1:]] == scene.drawn[:-1], "the budget is gone while they wait"
+    scene.show(street(), control=True)
+    assert scene.controls[-1].at is scene.drawn[-1], "there is no budget"
+    assert all(one.looks is None for one in scene.controls)
+    assert scene.looks.recall.frames == 0
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([0.0, 0.2, 1.0, 1.0, 1.0]), st.booleans(), st.integers(0, 9)), max_size=60),
+    st.booleans(),
+)
+@settings(max_examples=40, deadline=None)
+def test_every_control_frame_comes_back_once(turns: list, carry: bool) -> None:
+    """Laws 1 and 2, with budgets that come and go, and sizes that change."""
+    scene = Scene(share=1.0, carry=carry, weak=0.2)
+    for number, (share, control, chance) in enumerate(turns):
+        scene.looks.budget.share = share
+        if chance == 0:
+            scene.looks.forget()
+        scene.show(street((at(50 + 3 * number), BRIGHT), (at(50 + 3 * number, 300), DIM)), control=control)
+    scene.looks.give_up()
+    scene.controls += scene.looks.release()
+    assert scene.looks.release() == []
+    assert sorted(one.at.frame.sequence for one in scene.controls) == [one.frame.sequence for one in scene.drawn]
+    twice = [one for one in scene.controls if one.looks is not None]
+    assert [one.at.frame.sequence for one in twice] == sorted(one.at.frame.sequence for one in twice)
+    counts = scene.looks.recall
+    assert counts.frames == len(twice)
+    assert counts.detector == sum(int(one.looks.found.sum()) for one in twice)
+    assert counts.second_look - counts.both == sum(len(one.looks.overlooked) for one in twice)
+
+
+def test_a_turn_without_a_picture_goes_to_the_control_frames() -> None:
+    scene = Scene(share=1.0)
+    scene.show(street((at(150), BRIGHT)), control=True)
+    taken = scene.looks.taken
+    for _ in range(40):
+        scene.looks.go_on()
+    (control,) = scene.looks.release()
+    assert control.looks is not None
+    tile_count = len(tiles(SIZE, input_size=scene.detector.input_size))
+    assert scene.looks.taken == tile_count > taken, "and no more than it has tiles"
 
 
 def test_control_and_sights_take_turns() -> None:

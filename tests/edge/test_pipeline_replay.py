@@ -77,12 +77,13 @@ def test_a_replay_writes_both_files_and_repeats_itself(
 
 
 def test_every_line_of_findings_keeps_its_promises(short_clip: Path, detector: Detector, tmp_path: Path) -> None:
-    report = replay(short_clip, tmp_path, detector=detector, score_threshold=0.4, mining=MiningConfig(), draw=True)
+    mining = MiningConfig(control_per_hour=1800, zoom_budget=0.3)
+    report = replay(short_clip, tmp_path, detector=detector, score_threshold=0.4, mining=mining, draw=True)
     found = lines(tmp_path / "findings.jsonl")
-    assert found
+    assert {one["looked_twice"] for one in found if one["reason"] == "control"} == {True, False}
     assert all(len(report.stage_ms[stage]) == report.frames for stage in STAGES)
     looks = sum(1 for ms in report.stage_ms["looks"] if ms > 1.0)
-    assert 1 <= looks <= 0.1 * report.frames + MAX_SAVED
+    assert 1 <= looks <= mining.zoom_budget * report.frames + MAX_SAVED
     for one in found:
         assert set(one) >= {"frame", "time_s", "camera", "reason", "severity", "boxes", "tags"}
         assert 0 <= one["severity"] <= 1
@@ -90,12 +91,14 @@ def test_every_line_of_findings_keeps_its_promises(short_clip: Path, detector: D
         x1, y1, x2, y2 = one["region"]
         assert 0 <= x1 < x2 <= 768
         assert 0 <= y1 < y2 <= 576
+        assert bool(one["track"]) <= (one["reason"] != "control")
+        assert one["looked_twice"] or not any(box.get("tags") for box in one["boxes"])
         if one["reason"] == "missed":
             assert one["boxes"][0]["witness"] == one["witnesses"][0]["kind"]
             assert one["witnesses"][0]["kind"] in {"gap", "candidate", "motion", "zoom"}
             assert one["boxes"][0]["xyxy"] == one["region"]
-        else:
-            assert all(box["witness"] is None for box in one["boxes"])
+        elif not one["looked_twice"]:
+            assert all("witness" not in box for box in one["boxes"])
     assert len(list((tmp_path / "frames").iterdir())) == len(found)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 
 from edge.contract.status import RecallCounts
 from edge.detector.detections import Detections
-from edge.recall import CUT, OVERLAP, REMEMBERED, SURE, RecallTally, count, join_tiles, tiles
+from edge.recall import CUT, OVERLAP, REMEMBERED, SURE, RecallTally, compare, join_tiles, tiles
 
 sides = st.integers(32, 4000)
 SIZE, INPUT = (768, 576), (256, 192)
@@ -29,7 +29,7 @@ def found(**by_tile: Detections) -> list:
 
 
 def counted(first: Detections, second: Detections, **options) -> tuple[int, int, int]:
-    counts = count(first, second, grid=GRID, score_threshold=0.4, **options)
+    counts = compare(first, second, grid=GRID, score_threshold=0.4, **options).counts
     assert counts.frames == 1
     return counts.detector, counts.second_look, counts.both
 
@@ -73,7 +73,7 @@ def test_a_box_of_usual_size_is_whole_in_a_tile_wherever_it_is(size, input_size,
     width, height = (1 + share * (side - 1) for share, side in zip(large, usual, strict=True))
     x, y = (share * (side - own) for share, side, own in zip(place, size, (width, height), strict=True))
     box = boxes((x, y, x + width, y + height))
-    counts = count(box, box, grid=grid, score_threshold=0.4)
+    counts = compare(box, box, grid=grid, score_threshold=0.4).counts
     assert (counts.detector, counts.second_look, counts.both) == (1, 1, 1)
 
 
@@ -115,6 +115,7 @@ def test_no_tiles_show_nothing():
 
 
 NEAR, FAR, LARGE = (20, 20, 60, 120), (300, 20, 340, 120), (20, 20, 70, 420)
+STOOD = (500, 400, 560, 440)
 COUNTED = {
     "both see it, not quite alike": (boxes(NEAR), boxes((23, 22, 62, 118)), (1, 1, 1)),
     "each sees another": (boxes(NEAR), boxes(FAR), (1, 1, 0)),
@@ -141,7 +142,7 @@ def test_counts(first, second, expected):
 
 def test_the_second_look_must_be_sure_where_the_threshold_is_low():
     unsure = boxes(NEAR, score=SURE - 0.05)
-    counts = count(unsure, unsure, grid=GRID, score_threshold=0.2)
+    counts = compare(unsure, unsure, grid=GRID, score_threshold=0.2).counts
     assert (counts.detector, counts.second_look, counts.both) == (1, 0, 0)
 
 
@@ -166,6 +167,68 @@ def test_no_look_finds_less_than_both(first, second, standing):
     assert 0 <= m <= min(n1, n2)
     alone = counted(first, first)
     assert alone == (alone[0],) * 3
+
+
+OBJECTS = {
+    # first, second, what counts of the first, what only the second shows and counts, what does not count beside
+    "a pair is one object, in the detector's box": (boxes(NEAR), boxes((23, 22, 62, 118)), [True], [], []),
+    "each sees another": (boxes(NEAR), boxes(FAR), [True], [FAR], []),
+    "a box below the threshold is no object": (boxes(NEAR, FAR, score=[0.9, 0.3]), Detections(), [True, False], [], []),
+    "a weak box of the detector does not hide an overlooked object": (
+        boxes(NEAR, score=0.39),
+        boxes(NEAR),
+        [False],
+        [NEAR],
+        [],
+    ),
+    "too large for a tile": (boxes(LARGE), boxes(LARGE, FAR), [False], [FAR], []),
+    "too large for a tile, seen by the second look alone": (Detections(), boxes(LARGE), [], [], [LARGE]),
+    "stood there before": (boxes(FAR), boxes(STOOD), [True], [], [STOOD]),
+    "not wanted, by either": (boxes(FAR, class_id=7), boxes(NEAR, class_id=7), [False], [], []),
+}
+
+
+@pytest.mark.parametrize(("first", "second", "found", "overlooked", "beside"), OBJECTS.values(), ids=OBJECTS)
+def test_the_objects_of_two_looks(first, second, found, overlooked, beside):
+    looks = compare(
+        first,
+        second,
+        grid=GRID,
+        score_threshold=0.4,
+        standing=boxes(STOOD),
+        may_count=lambda look: look.class_id != 7,
+    )
+    assert looks.found.tolist() == found
+    assert looks.overlooked.xyxy.tolist() == [list(box) for box in overlooked]
+    assert looks.beside.xyxy.tolist() == [list(box) for box in beside]
+
+
+@given(some_boxes, some_boxes, some_boxes, st.integers(0, 3))
+def test_the_counts_are_those_of_the_objects(first, second, standing, modulus):
+    """Law 5; and whatever counts is wanted, sure and named once."""
+    looks = compare(
+        first,
+        second,
+        grid=GRID,
+        score_threshold=0.4,
+        standing=standing,
+        may_count=lambda look: look.xyxy[:, 0] % 4 != modulus,
+    )
+    counts = looks.counts
+    assert (counts.frames, counts.detector) == (1, looks.found.sum())
+    assert counts.second_look - counts.both == len(looks.overlooked)
+    for shown in (first.take(looks.found), looks.overlooked, looks.beside):
+        assert not (shown.xyxy[:, 0] % 4 == modulus).any()
+    assert len(looks.overlooked) + len(looks.beside) + counts.both <= len(second)
+
+
+def test_what_stands_still_is_forgotten_with_the_size_of_the_picture():
+    tally = RecallTally(score_threshold=0.4)
+    for objects in (1, 0):
+        assert tally.add(boxes(NEAR), found(t0=boxes(NEAR))).counts.both == objects
+    tally.forget()
+    assert tally.add(boxes(NEAR), found(t0=boxes(NEAR))).counts.both == 1
+    assert tally.counts == RecallCounts(frames=3, detector=2, second_look=2, both=2)
 
 
 def test_a_tally_counts_what_stands_still_once_and_what_walks_every_time():

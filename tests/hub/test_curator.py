@@ -4,13 +4,14 @@ from typing import ClassVar
 
 import pytest
 
-from edge.contract.samples import Reason
+from edge.contract.samples import Box, Reason
 from edge.contract.topics import Kind
 from hub.config import HOUR_MS, WantsConfig
 from hub.curator import Curator
 from hub.dedupe import DuplicateIndex
 from hub.store import BatchMember, FrameState, GroupAssignment, Store
 from hub.store_groups import StaleError
+from hub.tags import Tagger, TagsConfig
 from tests.hub.made import arrival, event_id, event_payload, finding, gone_payload, heartbeat_payload, part_payloads
 
 NOW = 1_700_000_100_000
@@ -40,7 +41,10 @@ def store(tmp_path):
 
 
 def curator(store, line=None, **wants) -> Curator:
-    return Curator(store, make_index=DuplicateIndex, line=line or Line(), wants=WantsConfig(**wants), pace_s=0)
+    rule = WantsConfig(**wants)
+    return Curator(
+        store, make_index=DuplicateIndex, line=line or Line(), wants=rule, tagger=Tagger(TagsConfig()), pace_s=0
+    )
 
 
 def step(curator: Curator, now_ms: int = NOW, *, times: int = 1) -> None:
@@ -128,14 +132,14 @@ def test_a_want_is_recorded_before_it_is_sent(store):
 
 def test_dead_devices_do_not_hold_the_pool(store):
     line = Line()
-    now = curator(store, line, pool=20)
+    now = curator(store, line, explore=20)
     beat(store, "dead")
-    put(store, *range(30), device="dead")
+    put(store, *range(80), device="dead")
     step(now)
     assert line.of("dead") == 20
     later = NOW + HOUR_MS
     beat(store, "alive", now_ms=later)
-    put(store, *range(100, 130), device="alive", now_ms=later)
+    put(store, *range(100, 180), device="alive", now_ms=later)
     step(now, later)
     assert (line.of("dead"), line.of("alive")) == (20, 20)
 
@@ -148,10 +152,27 @@ def test_black_frames_fill_no_pool_and_are_not_asked_for(store):
     put(store, 51, captured_at_ms=finding(50).captured_at_ms, crop_hash="cd" * 32)  # of the same group
     put(store, 52, reason=Reason.CONTROL, frame_hash=BLACK)
     put(store, *range(100, 110))
-    step(curator(store, line, pool=20))
+    step(curator(store, line, explore=100))
     asked = {event for _, event in line.asked}
     assert store.finding(event_id(50)).group_id == store.finding(event_id(51)).group_id
-    assert asked == {event_id(number) for number in (51, 52, *range(100, 110))}
+    assert asked == {event_id(number) for number in (51, *range(100, 110))}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"crop_hash": BLACK},  # a flat region
+        {"region": (0.0, 0.0, 64.0, 48.0)},  # nothing that it points at
+        {"region": (1.0, 1.0, 1.5, 30.0)},  # nothing to see
+    ],
+)
+def test_junk_is_not_asked_for(store, changes):
+    line = Line()
+    beat(store, "box")
+    put(store, 1, **changes)
+    put(store, 2)
+    step(curator(store, line))
+    assert line.asked == [("box", event_id(2))]
 
 
 def test_a_lost_frame_is_not_replaced_by_a_black_one(store):
@@ -167,19 +188,19 @@ def test_a_lost_frame_is_not_replaced_by_a_black_one(store):
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "least"),
     [
-        SAME,  # many frames of one group
-        {},  # many groups
+        (SAME, 35),  # many frames of one group: it is one of the pool of 40
+        ({}, 10),  # many groups: they fill their device's part and what the other leaves
     ],
 )
-def test_frames_that_nobody_asked_for_do_not_starve_the_others(store, changes):
+def test_frames_that_nobody_asked_for_do_not_starve_the_others(store, changes, least):
     line = Line()
     beat(store, "all", "alive")
     put(store, *range(150), device="all", inline=True, severity=0.1, **changes)
-    put(store, *range(500, 600), device="alive")
-    step(curator(store, line, pool=40))
-    assert line.of("alive") == 30
+    put(store, *range(500, 700), device="alive")
+    step(curator(store, line, explore=40))
+    assert line.of("alive") >= least
 
 
 def test_wants_of_any_age_wait(store):
@@ -224,34 +245,107 @@ class TestOnePictureOfTwoFindings:
         assert line.asked == [("box", event_id(3))]
 
 
+def answer(store, line) -> None:
+    for _, event in line.asked:
+        store.commit([arrival(Kind.FRAME, payload) for payload in part_payloads(int(event, 16))], now_ms=NOW)
+
+
 def test_what_a_device_answers_leaves_the_pool_with_its_batch(store):
     line = Line()
-    now = curator(store, line, pool=5)
+    now = curator(store, line, explore=5)
     beat(store, "box")
-    put(store, *range(1, 9))
-    step(now)
+    put(store, *range(1, 29))
+    step(now, times=2)
     assert line.of("box") == 5
-    numbers = [int(event, 16) for _, event in line.asked]
-    for number in numbers:
-        store.commit([arrival(Kind.FRAME, payload) for payload in part_payloads(number)], now_ms=NOW)
+    answer(store, line)
     step(now)
     assert line.of("box") == 5
     members = [BatchMember(row.event_id, row.group_id, "", 1.0) for row in store.candidates()]
     store.freeze_batch(members, now_ms=NOW, title="t")
     step(now)
-    assert line.of("box") == 8
+    assert line.of("box") == 10
 
 
 def test_what_is_too_old_is_asked_for_no_more(store):
-    now = curator(store, max_age_h=1.0)
+    line = Line()
+    now = curator(store, line, max_age_h=1.0)
     put(store, 1, 2)
-    step(now)
-    assert len(store.open_findings(10)) == 2
-    step(now, NOW + 2 * HOUR_MS)  # no device is alive, and nothing is asked
-    assert store.open_findings(10) == []
+    step(now)  # no device is alive, and nothing is asked
+    assert len(store.held_frames(received_since_ms=0)) == 2
+    later = NOW + 2 * HOUR_MS
+    beat(store, "box", now_ms=later)
+    step(now, later)
+    assert line.asked == []
+    assert store.held_frames(received_since_ms=0) == []
 
 
-def test_control_and_black_frames_do_not_stand_for_a_group(store):
+class TestAWeakSpot:
+    """A weak spot of all that is `tiny`, opened when the frames of other findings are here."""
+
+    def opened(self, store) -> int:
+        row = store._connection.execute(
+            "INSERT INTO weak_spot (name, tags, manual, state, opened_at_ms, named_at_ms)"
+            " VALUES ('tiny', ' tiny ', 0, 'open', ?, ?) RETURNING id",
+            (NOW, NOW),
+        )
+        return row.fetchone()[0]
+
+    def test_it_gets_what_the_devices_still_hold_and_nothing_else_comes(self, store):
+        line = Line()
+        now = curator(store, line, explore=5, pool=20)
+        beat(store, "box")
+        put(store, *range(100, 140))
+        put(store, *range(1, 11), tags=("dark", "tiny"))
+        step(now, times=2)
+        before = {event for _, event in line.asked}
+        assert len(before) == 5
+        self.opened(store)
+        later = NOW + HOUR_MS
+        beat(store, "box", now_ms=later)
+        put(store, *range(200, 230), now_ms=later)
+        step(now, later, times=2)
+        after = {int(event, 16) for _, event in line.asked if event not in before}
+        assert after
+        assert after <= set(range(1, 11))
+
+    def test_control_frames_that_show_it_go_first(self, store):
+        line = Line()
+        beat(store, "box")
+        put(store, *range(1, 81), tags=("tiny",))
+        shown = {number: ("tiny",) if number in {305, 309} else ("big",) for number in range(300, 320)}
+        for number, tags in shown.items():
+            box = Box((1.0, 2.0, 30.0, 40.0), "person", 0.9, tags=tags)
+            put(store, number, reason=Reason.CONTROL, looked_twice=True, boxes=(box,))
+        self.opened(store)
+        step(curator(store, line, pool=20))
+        asked = {int(event, 16) for _, event in line.asked}
+        assert len([number for number in asked if number < 300]) == 20
+        assert asked - set(range(1, 81)) == {305, 309}
+
+    def test_one_that_is_batched_gets_what_its_batch_lacked(self, store):
+        line = Line()
+        now = curator(store, line, pool=10, explore=0)
+        number = self.opened(store)
+        beat(store, "box")
+        put(store, *range(1, 81), tags=("tiny",))
+        step(now)
+        assert len(line.asked) == 10
+        answer(store, line)
+        members = [BatchMember(row.event_id, row.group_id, "", 1.0) for row in list(store.candidates())[:4]]
+        store.freeze_batch(members, now_ms=NOW, title="t", weak_spot_id=number)
+        store._connection.execute("UPDATE weak_spot SET state = 'batched'")
+        step(now)
+        assert len(line.asked) == 10  # six are here: as many as a pool less the batch
+        store._connection.execute("UPDATE weak_spot SET state = 'not_fixed'")
+        step(now)
+        assert len(line.asked) == 14
+        store._connection.execute("UPDATE weak_spot SET state = 'trained'")
+        put(store, *range(100, 140), tags=("tiny",))
+        step(now)
+        assert len(line.asked) == 14
+
+
+def test_black_frames_do_not_stand_for_a_group(store):
     put(store, 1, 3, inline=True, frame_hash=BLACK)
     put(store, 2, inline=True)
     put(store, 4, inline=True, reason=Reason.CONTROL)
@@ -259,4 +353,4 @@ def test_control_and_black_frames_do_not_stand_for_a_group(store):
     store.assign_groups(
         [GroupAssignment(event_id(n), 1 if n < 3 else n - 1, new=leads_it) for n, leads_it in leads.items()]
     )
-    assert [row.event_id for row in store.candidates()] == [event_id(2)]
+    assert [row.event_id for row in store.candidates()] == [event_id(2), event_id(4)]

@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import cv2
 import numpy as np
@@ -28,7 +29,7 @@ READERS = {
     Format.VOC: read_voc,
     Format.LABELSTUDIO: read_labelstudio,
 }
-IMAGES = {fmt: "JPEGImages" if fmt is Format.VOC else "images" for fmt in Format}
+IMAGES = dict.fromkeys(Format, "images") | {Format.VOC: "JPEGImages", Format.YOLO: "images/train"}
 
 
 def jpeg_of(width, height, shade=90):
@@ -87,9 +88,9 @@ def test_an_export_loads_again(fmt, tmp_path):
 def test_names_are_unique_and_sort_by_rank():
     members = tuple(member(rank, camera="Ä.b c" * 30, event_id="0" * 32) for rank in range(1, 121))
     names = image_names(batch(*members))
-    assert names[:2] == (f"0007-001-{'--b-c' * 8}-00000000.jpg", f"0007-002-{'--b-c' * 8}-00000000.jpg")
+    assert names[:2] == (f"0007-001-train-{'--b-c' * 8}-00000000.jpg", f"0007-002-train-{'--b-c' * 8}-00000000.jpg")
     assert list(names) == sorted(set(names))
-    assert image_names(batch())[0] == f"0007-01-north-gate-{member().event_id[:8]}.jpg"
+    assert image_names(batch())[0] == f"0007-01-train-north-gate-{member().event_id[:8]}.jpg"
 
 
 def test_the_annotator_is_told_what_to_do(tmp_path):
@@ -226,12 +227,12 @@ def test_an_untouched_export_of_the_same_batch_is_replaced(tmp_path):
     out.mkdir()
     export_batch(batch(member(1), member(2)), Format.YOLO, out)
     export_batch(batch(member(1)), Format.YOLO, out)
-    assert len(list((out / "images").iterdir())) == 1
+    assert len(list((out / "images" / "train").iterdir())) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def touch_label(out):
-    next((out / "labels").iterdir()).write_text("")
+    next((out / "labels" / "train").iterdir()).write_text("")
 
 
 def add_answer(out):
@@ -342,6 +343,59 @@ def test_label_studio_points_into_the_folder(tmp_path):
     tasks = json.loads((tmp_path / "batch 7" / "tasks.json").read_text())
     assert tasks[0]["data"]["image"] == f"/data/local-files/?d=batch%207/images/{image_names(batch())[0]}"
     assert tasks[0]["predictions"][0]["model_version"] == "starter-1.0"
+
+
+def said_to_be_test(out, fmt):
+    """The images that the format itself sets apart."""
+    match fmt:
+        case Format.CVAT:
+            return {one.get("name") for one in ET.parse(out / "annotations.xml").iterfind("image[@subset='test']")}
+        case Format.COCO:
+            images = json.loads((out / "annotations" / "instances_default.json").read_text())["images"]
+            return {image["file_name"] for image in images if image["split"] == "test"}
+        case Format.YOLO:
+            assert "\ntest: images/test " in (out / "data.yaml").read_text()
+            assert "train: images/train\n" in (out / "data.yaml").read_text()
+            return {path.name for path in (out / "images" / "test").iterdir()}
+        case Format.VOC:
+            return {f"{stem}.jpg" for stem in (out / "ImageSets" / "Split" / "test.txt").read_text().split()}
+        case Format.LABELSTUDIO:
+            tasks = json.loads((out / "tasks.json").read_text())
+            return {task["data"]["name"] for task in tasks if task["data"]["split"] == "test"}
+
+
+@pytest.mark.parametrize("fmt", Format)
+def test_the_test_share_cannot_be_mistaken(fmt, tmp_path):
+    members = [member(rank, test=rank in {2, 5}) for rank in range(1, 7)]
+    out = tmp_path / "out"
+    report = export_batch(batch(*members), fmt, out)
+    names = image_names(batch(*members))
+    test = {names[1], names[4]}
+    assert report.test == 2
+    assert said_to_be_test(out, fmt) == test
+    assert {name for name in names if "-test-" in name} == test
+    assert {name for name in names if "-train-" in name} == set(names) - test
+    manifest = json.loads((out / "batch.json").read_text())
+    assert {image["name"] for image in manifest["images"] if image["test"]} == test
+    readme = (out / "README.txt").read_text()
+    assert "NEVER TRAIN ON THEM" in readme
+    assert all(f"\n  {name}\n" in readme for name in test)
+    # they are read back with all others, in their order
+    assert [image.name for image in READERS[fmt](out).images] == list(names)
+
+
+@pytest.mark.parametrize(
+    ("test", "train_line", "test_line"),
+    [
+        ((), "train: images/train", "test:  # none here"),
+        ((1, 2), "train:  # none here", "test: images/test  # never to be trained on"),
+    ],
+)
+def test_a_yolo_split_without_images_is_not_named(test, train_line, test_line, tmp_path):
+    export_batch(batch(*(member(rank, test=rank in test) for rank in (1, 2))), Format.YOLO, tmp_path / "out")
+    lines = (tmp_path / "out" / "data.yaml").read_text().splitlines()
+    assert (lines[0], lines[2]) == (train_line, test_line)
+    assert ("NEVER TRAIN" in (tmp_path / "out" / "README.txt").read_text()) == bool(test)
 
 
 @pytest.mark.parametrize("fmt", Format)

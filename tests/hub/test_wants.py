@@ -1,194 +1,310 @@
-"""The wants rule: a budget that holds, a share for `control`, the severe first."""
+"""The wants rule: needs that fill slowly, a budget that holds, what adds most first."""
+
+from collections import Counter
 
 import msgspec
+import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub.wants import DeviceSpend, OpenFinding, Pooled, WantRule, choose
+from hub.config import WantsConfig
+from hub.spot_memory import SpotMemory
+from hub.store_groups import DeviceSpend, FrameDetail, FrameRow
+from hub.store_sightings import SightingRow
+from hub.tags import Tagger, TagsConfig
+from hub.wants import Need, choose, device_cap, needs_of, sizes
+from hub.weakspots import SpotState, WeakSpot
 
-NOW = 1_700_000_000_000
-RULE = WantRule(
-    bytes_per_day_per_device=1000, control_share=0.1, outstanding_per_device=5, pool=1000, max_age_ms=3_600_000
+RULE = WantsConfig(bytes_per_day_per_device=1000, outstanding_per_device=5)
+AMPLE = WantsConfig(bytes_per_day_per_device=10**9, outstanding_per_device=1000)
+
+
+def frame(number: int, **changes) -> FrameRow:
+    whole = FrameRow(number, "lab", "box", "door", "missed", "person", 0, " dark ", 0.5, (0.1, 0.1, 0.2, 0.2))
+    return whole._replace(**changes)
+
+
+class Details:
+    """What the store would tell of frames: by default each is like no other and has 100 bytes."""
+
+    def __init__(self, **changes) -> None:
+        self.changes = changes
+        self.asked = 0
+
+    def __call__(self, numbers) -> dict[int, FrameDetail]:
+        self.asked += len(numbers)
+        return {number: self.of(number) for number in numbers}
+
+    def of(self, number: int) -> FrameDetail:
+        vector = np.random.default_rng(number).normal(size=64)
+        features = np.rint(127 * vector / np.linalg.norm(vector)).astype(np.int8)
+        whole = FrameDetail(f"e{number}", 100, b"picture %d" % number, features, "m", (10.0, 20.0))
+        return whole._replace(**{name: make(number) for name, make in self.changes.items()})
+
+
+def asked(*needs: Need, spent=None, rule=RULE, **details) -> list[int]:
+    return [int(one.event_id[1:]) for one in choose(needs, spent or {}, look=Details(**details), rule=rule)]
+
+
+def need(held, here=(), batched=(), *, size=1000) -> Need:
+    return Need(size, list(held), list(here), list(batched))
+
+
+def numbered(count: int, start: int = 0, **changes) -> list[FrameRow]:
+    return [frame(number, **changes) for number in range(start, start + count)]
+
+
+class TestTheBudget:
+    def test_bytes_of_a_day(self):
+        assert len(asked(need(numbered(5)), frame_bytes=lambda _: 300)) == 3
+
+    def test_a_smaller_frame_still_fits_when_a_larger_does_not(self):
+        assert asked(need(numbered(2)), frame_bytes=lambda number: (10, 2000)[number]) == [0]
+
+    def test_what_was_asked_before_counts(self):
+        spent = {("lab", "box"): DeviceSpend(bytes=850, outstanding=1)}
+        assert len(asked(need(numbered(4)), spent=spent)) == 1
+
+    def test_each_device_has_its_own(self):
+        held = [frame(0), frame(1, device="other")]
+        assert sorted(asked(need(held), frame_bytes=lambda _: 900)) == [0, 1]
+
+    def test_few_wants_wait_at_once(self):
+        assert len(asked(need(numbered(9)), frame_bytes=lambda _: 1)) == 5
+
+    def test_nothing_for_nothing(self):
+        rule = msgspec.structs.replace(RULE, bytes_per_day_per_device=0)
+        assert asked(need(numbered(1)), rule=rule) == []
+
+    def test_a_full_device_is_not_even_looked_at(self):
+        look = Details()
+        spent = {("lab", "box"): DeviceSpend(outstanding=5)}
+        assert choose([need(numbered(9))], spent, look=look, rule=RULE) == []
+        assert look.asked == 0
+
+
+@pytest.mark.parametrize(
+    ("known", "size", "room"),
+    [
+        (0, 65, 0),
+        (1, 65, 5),  # more room than frames: it is asked for
+        (16, 65, 17),  # of few, all
+        (100, 65, 41),  # of more, a part
+        (260, 65, 65),  # the whole size of four times as many
+        (100_000, 65, 65),
+        (1000, 1_000_000, 15812),  # a very large number asks for all
+        (1000, 0, 0),
+    ],
 )
+def test_the_room_grows_with_what_is_known(known, size, room):
+    assert need(numbered(known), size=size).room == room
 
 
-def opened(name: str, *, size: int = 100, severity: float = 0.5, control: bool = False, **changes) -> OpenFinding:
-    reason = "control" if control else "missed"
-    return OpenFinding(name, "lab", "box", reason, severity, size, NOW, name.encode())._replace(**changes)
+def test_what_is_here_counts_and_what_is_batched_does_not():
+    held, here = numbered(80), numbered(20, start=100)
+    assert len(asked(need(held, here, size=65), rule=AMPLE)) == 41 - 20
+    assert len(asked(need(held, (), here, size=65), rule=AMPLE)) == 37
 
 
-def pooled_group(severity: float = 0.1, **changes) -> Pooled:
-    return Pooled("lab", "box", "missed", severity, asked=True)._replace(**changes)
+def test_a_full_need_asks_for_nothing():
+    assert asked(need(numbered(300), numbered(65, start=1000), size=65), rule=AMPLE) == []
 
 
-LIVING = {("lab", device) for device in ("box", "other")}
+def test_what_is_asked_for_one_need_fills_the_other_too():
+    both = numbered(300)
+    assert len(asked(need(both, size=65), need(both, size=65), rule=AMPLE)) == 65
 
 
-def wanted(findings, spent=None, rule=RULE, pooled=(), living=frozenset(LIVING)) -> list[str]:
-    choice = choose(findings, spent or {}, pooled=pooled, living=living, now_ms=NOW, rule=rule)
-    return [f.event_id for f in choice.want]
+KINDS = {"features": lambda number: Details().of(number % 4).features}
 
 
-def test_the_severe_go_first():
-    findings = [opened("a", severity=0.1), opened("b", severity=0.9), opened("c", severity=0.5)]
-    assert wanted(findings) == ["b", "c", "a"]
+def test_of_frames_of_four_kinds_one_of_each_goes_first():
+    assert {number % 4 for number in asked(need(numbered(400), size=8), rule=AMPLE, **KINDS)[:4]} == {0, 1, 2, 3}
 
 
-def test_the_budget_leaves_room_for_control():
-    findings = [opened(f"n{i}", size=300, severity=0.9) for i in range(4)] + [opened("c", control=True, severity=0.0)]
-    assert wanted(findings) == ["n0", "n1", "n2", "c"]
+@pytest.mark.parametrize("known", ["here", "batched"])
+def test_what_is_like_nothing_here_or_batched_goes_first(known):
+    there = [frame(number) for number in (1000, 1001, 1002)]  # kinds 0, 1 and 2
+    filled = need(numbered(400), **{known: there}, size=8)
+    assert asked(filled, rule=AMPLE, **KINDS)[0] % 4 == 3
 
 
-def test_control_does_not_take_more_than_its_share():
-    assert wanted([opened("a", control=True, size=60), opened("b", control=True, size=60)]) == ["a"]
+def test_the_severe_go_first_among_the_like():
+    held = [frame(number, severity=number / 10) for number in range(9)]
+    same = Details().of(0).features
+    assert asked(need(held, size=4), rule=AMPLE, features=lambda _: same)[0] == 8
 
 
-def test_a_smaller_frame_still_fits_when_a_larger_does_not():
-    findings = [opened("large", size=2000, severity=0.9), opened("small", size=10, severity=0.1)]
-    assert wanted(findings) == ["small"]
-
-
-def test_what_was_asked_before_counts():
-    spent = {("lab", "box"): DeviceSpend(bytes=850, outstanding=1)}
-    assert wanted([opened("a", size=100), opened("b", size=50)], spent) == ["b"]
-
-
-def test_each_device_has_its_own_budget():
-    assert sorted(wanted([opened("a", size=900), opened("b", size=900, device="other")])) == ["a", "b"]
-
-
-def test_few_wants_wait_at_once():
-    assert len(wanted([opened(f"n{i}", size=1) for i in range(9)])) == 5
-
-
-def test_what_is_too_old_is_closed():
-    old = opened("old", received_at_ms=NOW - 3_600_001)
-    choice = choose([old], {}, pooled=[], living=set(), now_ms=NOW, rule=RULE)
-    assert ([f.event_id for f in choice.want], [f.event_id for f in choice.expired]) == ([], ["old"])
-
-
-def test_a_budget_of_nothing_asks_for_nothing():
-    assert wanted([opened("a", size=1)], rule=msgspec.structs.replace(RULE, bytes_per_day_per_device=0)) == []
-
-
-SMALL = msgspec.structs.replace(RULE, bytes_per_day_per_device=10**9, outstanding_per_device=1000, pool=20)
-
-
-ALONE = {("lab", "box")}
-
-
-def test_a_full_pool_asks_for_control_only():
-    findings = [opened("n", severity=1.0), opened("c", control=True)]
-    assert wanted(findings, rule=SMALL, pooled=[pooled_group()] * 20) == ["c"]
-
-
-def test_what_is_asked_for_fills_the_pool():
-    assert len(wanted([opened(f"n{i}") for i in range(30)], rule=SMALL, living=ALONE)) == 20
-
-
-def test_the_fuller_the_pool_the_more_severe_a_finding_must_be():
-    pooled = [pooled_group(i / 10) for i in range(10)]  # half full, severities 0.0 to 0.9
-    assert wanted([opened("low", severity=0.2)], rule=SMALL, pooled=pooled, living=ALONE) == []
-    assert wanted([opened("high", severity=0.8)], rule=SMALL, pooled=pooled, living=ALONE) == ["high"]
-
-
-def test_a_reason_that_is_never_severe_is_not_starved_by_another():
-    pooled = [pooled_group(0.9)] * 10
-    assert wanted([opened("unsure", severity=0.3, reason="low_confidence")], rule=SMALL, pooled=pooled) == ["unsure"]
-
-
-def test_an_empty_pool_takes_what_comes():
-    assert len(wanted([opened(f"n{i}", severity=0.5) for i in range(15)], rule=SMALL)) == 15
-
-
-def test_a_device_that_is_not_alive_is_not_asked():
-    assert wanted([opened("a"), opened("b", device="dead"), opened("c", control=True, device="dead")]) == ["a"]
-
-
-def test_no_device_takes_the_part_of_another():
-    # 20 places, two devices: 5 for each, 10 for whoever asks first
-    loud = [opened(f"n{i}", severity=0.9) for i in range(100)]
-    assert len(wanted(loud, rule=SMALL)) == 15
-    late = [opened(f"l{i}", device="other", severity=0.1 + i / 100) for i in range(9)]
-    assert wanted([*loud, *late], rule=SMALL, pooled=[pooled_group()] * 15)[0] == "l8"
-    assert len(wanted([opened("l", device="other")] * 9, rule=SMALL, pooled=[pooled_group()] * 15)) == 1  # one picture
-    alike = [opened(f"l{i}", device="other") for i in range(9)]
-    assert len(wanted(alike, rule=SMALL, pooled=[pooled_group()] * 15)) == 5
-
-
-def test_frames_that_nobody_asked_for_fill_the_part_of_their_device_only():
-    unasked = [pooled_group(asked=False)] * 500
-    assert len(wanted([opened(f"n{i}", device="other") for i in range(30)], rule=SMALL, pooled=unasked)) == 15
-    # a device that has gone has no part, but what it was asked for is here
-    gone = [pooled_group(device="gone"), *[pooled_group(device="gone", asked=False)] * 500]
-    assert len(wanted([opened(f"n{i}") for i in range(30)], rule=SMALL, pooled=gone, living=ALONE)) == 19
+def test_hard_and_easy_are_mixed():
+    held = [*numbered(200), *numbered(200, start=1000, reason="low_confidence", severity=0.1)]
+    easy = sum(number >= 1000 for number in asked(need(held, size=60), rule=AMPLE))
+    assert easy == 20
+    # there are too few of one kind: the other fills the need
+    held = [*numbered(300), *numbered(4, start=1000, reason="low_confidence")]
+    assert Counter(number >= 1000 for number in asked(need(held, size=60), rule=AMPLE)) == {False: 56, True: 4}
 
 
 def test_a_picture_is_asked_for_once_but_for_control():
-    findings = [opened(name, frame_sha256=b"same", severity=0.9) for name in "ab"]
-    findings += [opened("c", frame_sha256=b"same", device="other"), opened("d", frame_sha256=b"same", control=True)]
-    assert wanted(findings) == ["a", "c", "d"]
+    held = [frame(0), frame(1), frame(2, device="other")]
+    by_chance = [frame(3, reason="control")]
+    assert len(asked(need(held), need(by_chance), picture=lambda _: b"same")) == 3
 
 
-findings_of_any_kind = st.lists(
+class TestTheParts:
+    def test_no_device_fills_more_than_twice_its_even_share(self):
+        held = [f for n in range(10) for f in numbered(1000 if not n else 12, start=2000 * n, device=f"d{n}")]
+        given = Counter(number // 2000 for number in asked(need(held, size=60), rule=AMPLE))
+        assert max(given.values()) == 12
+        assert sum(given.values()) == 60
+
+    def test_a_device_gives_more_where_the_others_cannot(self):
+        held = [*numbered(500), *numbered(3, start=1000, device="other")]
+        assert 60 <= len(asked(need(held, size=60), rule=AMPLE)) <= 63
+
+    def test_a_late_device_is_asked_although_the_need_is_full(self):
+        late = numbered(50, start=1000, device="late")
+        given = asked(need([*numbered(500), *late], numbered(60, start=5000), size=60), rule=AMPLE)
+        assert len(given) == 15
+        assert min(given) >= 1000
+
+    def test_frames_that_nobody_asked_for_fill_no_more_than_a_part(self):
+        held = [*numbered(200, start=1000, device="a"), *numbered(200, start=2000, device="b")]
+        given = asked(need(held, numbered(500), size=60), rule=AMPLE)  # of 60 places the loud one has 40
+        assert 20 <= len(given) <= 30
+        assert min(Counter(number // 1000 for number in given).values()) >= 60 // 6
+
+
+@given(
+    st.lists(st.integers(0, 300), min_size=1, max_size=30),
+    st.integers(0, 100),
+)
+def test_the_cap_is_the_least_that_fills(counts, size):
+    cap = device_cap(counts, size)
+    assert sum(min(count, cap) for count in counts) >= min(size, sum(counts))
+    assert cap <= max(1, -(-2 * size // len(counts)), size)
+
+
+frames_of_any_kind = st.lists(
     st.builds(
-        lambda n, device, reason, severity, size: OpenFinding(
-            str(n), "lab", device, reason, severity, size, NOW, n.bytes[:1]
-        ),
-        st.uuids(),
-        st.sampled_from(["a", "b"]),
-        st.sampled_from(["control", "missed", "suspect"]),
+        lambda number, device, reason, severity: frame(number, device=device, reason=reason, severity=severity),
+        st.integers(0, 10_000),
+        st.sampled_from(["a", "b", "c"]),
+        st.sampled_from(["missed", "suspect", "low_confidence"]),
         st.floats(0, 1),
-        st.integers(1, 700),
     ),
     max_size=60,
+    unique_by=lambda one: one.id,
 )
 
 
-groups = st.builds(
-    Pooled,
-    st.just("lab"),
-    st.sampled_from(["a", "b", "dead"]),
-    st.sampled_from(["missed", "suspect"]),
-    st.floats(0, 1),
-    st.booleans(),
-)
-A_AND_B = {("lab", "a"), ("lab", "b")}
+@given(frames_of_any_kind, frames_of_any_kind, st.integers(0, 30))
+def test_a_need_is_never_filled_far_beyond_its_room(held, more, size):
+    """Laws 3 and 4, over two rounds: more than the room only by the late devices' half."""
+    first = need(held, size=size)
+    numbers = set(asked(first, rule=AMPLE))
+    taken = [one for one in held if one.id in numbers]
+    rest = [one for one in (*held, *more) if one.id not in {f.id for f in taken}]
+    rest = list({one.id: one for one in rest}.values())
+    second = need(rest, taken, size=size)
+    again = asked(second, rule=AMPLE)
+    assert len(taken) + len(again) <= second.room * 1.5
 
 
-@given(findings_of_any_kind, st.lists(groups, max_size=40))
-def test_what_is_asked_for_is_never_over_the_limit(findings, pooled):
-    """Law 3, whatever was asked for before."""
-    taken = choose(findings, {}, pooled=pooled, living=A_AND_B, now_ms=NOW, rule=SMALL).want
-    asked, more = sum(group.asked for group in pooled), sum(not finding.control for finding in taken)
-    assert not more or asked + more <= 20
-
-
-@given(findings_of_any_kind, findings_of_any_kind)
-def test_the_part_of_each_device_stays_free_for_it(first, then):
-    """Law 4: whatever came before, the most severe finding of a device with less than its part is asked for."""
-    before = choose(first, {}, pooled=[], living=A_AND_B, now_ms=NOW, rule=SMALL).want
-    pooled = [Pooled(f.site, f.device, f.reason, f.severity, asked=True) for f in before if not f.control]
-    taken = choose(then, {}, pooled=pooled, living=A_AND_B, now_ms=NOW, rule=SMALL).want
-    for device in A_AND_B:
-        severities = [group.severity for group in pooled if group.of == device]
-        mine = [f for f in then if f.of == device and not f.control and f.severity > max(severities, default=-1)]
-        if len(severities) < 5 and mine:
-            assert any(f.of == device and not f.control for f in taken)
-
-
-@given(findings_of_any_kind, st.integers(0, 3))
-def test_the_laws_hold_over_a_day_of_calls(findings, spent_calls):
-    """Law 1 and 2, also when one day's findings come in several calls."""
+@given(frames_of_any_kind, st.integers(1, 3))
+def test_the_budget_holds_over_a_day_of_rounds(held, rounds):
+    """Laws 1 and 2, also when one day's findings are asked for in several rounds."""
     spent: dict[tuple[str, str], DeviceSpend] = {}
-    for _ in range(spent_calls + 1):
-        for finding in choose(findings, spent, pooled=[], living=A_AND_B, now_ms=NOW, rule=RULE).want:
-            findings = [f for f in findings if f is not finding]
-            device = (finding.site, finding.device)
-            total, control, waiting = spent.get(device, DeviceSpend())
-            control += finding.frame_bytes if finding.control else 0
-            spent[device] = DeviceSpend(total + finding.frame_bytes, control, waiting + 1)
-    for total, control, waiting in spent.values():
-        assert total - control <= 900
-        assert control <= 100
-        assert waiting <= 5
+    size = {one.id: 50 + one.id % 400 for one in held}
+    for _ in range(rounds):
+        given_now = asked(need(held), spent=spent, frame_bytes=size.__getitem__)
+        for one in [one for one in held if one.id in given_now]:
+            was = spent.get(one.of, DeviceSpend())
+            spent[one.of] = DeviceSpend(was.bytes + size[one.id], was.outstanding + 1)
+        held = [one for one in held if one.id not in given_now]
+    assert all(spend.bytes <= 1000 and spend.outstanding <= 5 for spend in spent.values())
+
+
+@given(frames_of_any_kind, st.randoms())
+def test_the_order_of_the_frames_changes_nothing_but_ties(held, random):
+    """Without ties: every frame has features and severity of its own."""
+    held = [one._replace(severity=one.id / 10_000) for one in held]
+    mixed = random.sample(held, len(held))
+    assert sorted(asked(need(held, size=20), rule=AMPLE)) == sorted(asked(need(mixed, size=20), rule=AMPLE))
+
+
+def spot(number: int, *tags: str, state=SpotState.OPEN) -> WeakSpot:
+    return WeakSpot(
+        id=number, name="", tags=tuple(sorted(tags)), where="", state=state, rate=None, opened_at_ms=0, named_at_ms=0
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "batch", "size"),
+    [
+        (SpotState.OPEN, 0, 65),
+        (SpotState.NOT_FIXED, 50, 65),  # another batch is due
+        (SpotState.REGRESSED, 50, 65),
+        (SpotState.BATCHED, 50, 15),  # the reserve
+        (SpotState.BATCHED, 12, 53),  # it came out small
+        (SpotState.BATCHED, 70, 0),
+        (SpotState.ANNOTATED, 50, 0),  # first it is seen whether the batch helps
+        (SpotState.TRAINED, 50, 0),
+        (SpotState.FIXED, 50, 0),
+    ],
+)
+def test_which_weak_spots_need_frames(state, batch, size):
+    assert sizes([spot(1, "dark", state=state)], {1: batch}, RULE).get(1, 0) == size
+
+
+def needs(size_of, frames, spots_of=lambda _: (), rule=RULE) -> list[tuple[int, int]]:
+    found = needs_of(size_of, held=frames, here=[], batched=[], spots_of=spots_of, rule=rule)
+    return [(one.size, len(one.held)) for one in found]
+
+
+def test_without_a_weak_spot_there_is_exploring_and_control():
+    frames = [*numbered(200), *numbered(7, start=1000, reason="control")]
+    assert needs({}, frames) == [(30, 200), (3, 0), (3, 7)]
+
+
+def test_a_weak_spot_ends_the_exploring():
+    frames = numbered(300)
+    assert needs({4: 65}, frames, lambda one: (4,) if one.id < 260 else ()) == [(65, 260), (7, 0), (7, 0)]
+
+
+def test_no_control_share_asks_for_no_control():
+    frames = [*numbered(200), *numbered(7, start=1000, reason="control")]
+    assert needs({}, frames, rule=WantsConfig(control_share=0.0)) == [(30, 200), (0, 0), (0, 7)]
+
+
+def test_control_frames_that_show_a_weak_spot_go_first():
+    frames = [*numbered(260), *numbered(7, start=1000, reason="control")]
+    assert needs({4: 65}, frames, lambda one: (4,) if one.id < 1003 else ()) == [(65, 260), (7, 3), (4, 4)]
+
+
+def no_objects(_) -> list[SightingRow]:
+    return []
+
+
+def test_the_memory_is_told_anew_when_the_weak_spots_change():
+    memory = SpotMemory(Tagger(TagsConfig()))
+    dark, light = frame(1), frame(2, tags=" bright ")
+    memory.begin([spot(1, "dark"), spot(2, "dark", "site:lab")], [dark, light], no_objects)
+    assert (memory.spots_of(dark), memory.spots_of(light)) == ((1, 2), ())
+    memory.begin([spot(1, "bright")], [dark, light], no_objects)
+    assert (memory.spots_of(dark), memory.spots_of(light)) == ((), (1,))
+
+
+def test_the_memory_reads_the_objects_of_a_control_frame_once():
+    memory, read = SpotMemory(Tagger(TagsConfig())), []
+    frames = [frame(number, reason="control", tags="") for number in (1, 2)]
+
+    def objects(numbers):
+        read.append(sorted(numbers))
+        place = (0.1, 0.1, 0.2, 0.2)
+        return [SightingRow("found", 2, 5, "lab", "box", "door", "person", "m", 0, place, " dark ")]
+
+    for _ in range(2):
+        memory.begin([spot(1, "dark")], frames, objects)
+        assert [memory.spots_of(one) for one in frames] == [(), (1,)]
+    assert read == [[1, 2]]

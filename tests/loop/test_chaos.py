@@ -60,7 +60,7 @@ def hub_command(folder: Path, port: int) -> list[str]:
     config.write_text(
         f'database = "hub.db"\n[mqtt]\nhost = "127.0.0.1"\nport = {port}\nsession_expiry_s = 5\nkeepalive_s = 5\n'
         "[wants]\nbytes_per_day_per_device = 100000000000\nresend_s = 3.0\n"
-        "outstanding_per_device = 200\npool = 1000000\n"
+        "outstanding_per_device = 200\nexplore = 1000000\n"
     )
     return ["-m", "hub", "serve", "--config", str(config)]
 

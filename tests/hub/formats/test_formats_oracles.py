@@ -41,11 +41,15 @@ def expected(*, with_score=False):
     )
 
 
+def images_at(module):
+    return yolo.images_of(test=False) if module is yolo else module.IMAGES
+
+
 def write(folder, files, images):
     for path, content in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(content)
-    (folder / images).mkdir(exist_ok=True)
+    (folder / images).mkdir(parents=True, exist_ok=True)
     for image in ANNOTATIONS.images:
         cv2.imwrite(str(folder / images / image.name), np.zeros((image.height, image.width, 3), np.uint8))
 
@@ -120,12 +124,14 @@ def test_globox_reads_cvat_coco_yolo_and_voc(tmp_path):
         ("voc", voc, voc.write_voc(ANNOTATIONS)),
     ):
         (tmp_path / name).mkdir()
-        write(tmp_path / name, files, module.IMAGES)
+        write(tmp_path / name, files, images_at(module))
     sets = globox.AnnotationSet
     read = {
         "cvat": sets.from_cvat(tmp_path / "cvat" / cvat.ANNOTATIONS),
         "coco": sets.from_coco(tmp_path / "coco" / coco.ANNOTATIONS),
-        "yolo": sets.from_yolo_v5(tmp_path / "yolo" / "labels", image_folder=tmp_path / "yolo" / yolo.IMAGES),
+        "yolo": sets.from_yolo_v5(
+            tmp_path / "yolo" / "labels" / "train", image_folder=tmp_path / "yolo" / yolo.images_of(test=False)
+        ),
         "voc": sets.from_pascal_voc(tmp_path / "voc" / "Annotations"),
     }
     for name, annotations in read.items():
@@ -162,7 +168,7 @@ def test_panlabel_reads_every_format(name, module, path, tmp_path):
     }
     folder = tmp_path / "export"
     folder.mkdir()
-    write(folder, writers[name](ANNOTATIONS), module.IMAGES)
+    write(folder, writers[name](ANNOTATIONS), images_at(module))
     found, raw = by_panlabel(folder / path, name, tmp_path)
     assert_same(found, expected())
     if name == "cvat":

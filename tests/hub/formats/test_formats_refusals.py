@@ -74,11 +74,17 @@ def changed(name, path, *replacements):
         ("coco", COCO, b'"id": 2,', b'"id": 1,', "category id 1 occurs twice"),
         ("coco", COCO, b'"name": "dog"', b'"name": "person"', "label 'person' is listed twice"),
         # YOLO says file and line
-        ("yolo", "labels/a.txt", b"0 0.", b"2 0.", "labels/a.txt: line 1, image a.jpg: class '2', expected 0 to 1"),
-        ("yolo", "labels/a.txt", b"\n", b" 3\n", "line 1, image a.jpg: 6 columns, expected 5"),
-        ("yolo", "labels/a.txt", b"0 0.3125", b"0 0.9", "lies outside the image of 64 x 48"),
-        ("yolo", "labels/a.txt", b"0 0.3", b"0 x0.3", "a coordinate is 'x0.3125000000', expected a number"),
-        ("yolo", "labels/a.txt", b"0 0.", b"\xff 0.", "labels/a.txt: not UTF-8"),
+        (
+            "yolo",
+            "labels/train/a.txt",
+            b"0 0.",
+            b"2 0.",
+            "labels/train/a.txt: line 1, image a.jpg: class '2', expected 0 to 1",
+        ),
+        ("yolo", "labels/train/a.txt", b"\n", b" 3\n", "line 1, image a.jpg: 6 columns, expected 5"),
+        ("yolo", "labels/train/a.txt", b"0 0.3125", b"0 0.9", "lies outside the image of 64 x 48"),
+        ("yolo", "labels/train/a.txt", b"0 0.3", b"0 x0.3", "a coordinate is 'x0.3125000000', expected a number"),
+        ("yolo", "labels/train/a.txt", b"0 0.", b"\xff 0.", "labels/train/a.txt: not UTF-8"),
         ("yolo", "data.yaml", b"names:", b"classes:", "data.yaml: no names: in it"),
         ("yolo", "data.yaml", b"  1:", b"  2:", "classes must count from 0"),
         ("yolo", "weakspot.json", b'"name"', b'"nome"', "weakspot.json: Object missing required field `name`"),
@@ -193,12 +199,12 @@ def test_label_studio_finds_the_name_in_a_local_address():
 
 
 def test_a_moved_yolo_box_loses_score_and_origin():
-    files = changed("yolo", "labels/a.txt", (b"0 0.3125000000", b"0 0.32"))
+    files = changed("yolo", "labels/train/a.txt", (b"0 0.3125000000", b"0 0.32"))
     first, second = read_yolo(files).images[0].annotations
     assert (first.score, first.origin) == (None, None)
     assert second == BOXES[1]
     six_digits = b"0 0.312500 0.625000 0.312500 0.416667\n"
-    assert read_yolo(files | {"labels/a.txt": six_digits}).images[0].annotations == BOXES[:1]
+    assert read_yolo(files | {"labels/train/a.txt": six_digits}).images[0].annotations == BOXES[:1]
 
 
 @pytest.mark.parametrize(
@@ -218,7 +224,7 @@ def test_yolo_without_the_sidecar_needs_sizes_or_images():
     files = write_yolo(ANNOTATIONS)
     del files["weakspot.json"], files["data.yaml"]
     files["classes.txt"] = b"person\ndog\n"
-    with pytest.raises(UnusableError, match=r"labels/a\.txt: the size of a\.jpg is not known"):
+    with pytest.raises(UnusableError, match=r"labels/train/a\.txt: the size of a\.jpg is not known"):
         read_yolo(files)
     bare = tuple(Annotation(box.xyxy, box.label) for box in BOXES)
     wanted = AnnotationSet(ANNOTATIONS.labels, (AnnotatedImage("a.jpg", 64, 48, bare), ANNOTATIONS.images[1]))

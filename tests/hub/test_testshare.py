@@ -1,0 +1,39 @@
+"""The test share: by camera and time alone, a fifth, and neighbours in time on one side."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hub.testshare import BLOCK_MS, SHARE, is_test
+
+NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,20}", fullmatch=True)
+
+
+@given(NAMES, NAMES, NAMES, st.integers(0, 2**50), st.integers(0, BLOCK_MS - 1), st.integers(0, BLOCK_MS - 1))
+def test_a_block_is_on_one_side(site, device, camera, block, a_ms, b_ms):
+    where = {"site": site, "device": device, "camera": camera}
+    first = is_test(**where, captured_at_ms=block * BLOCK_MS + a_ms)
+    assert first == is_test(**where, captured_at_ms=block * BLOCK_MS + b_ms)
+
+
+def test_it_is_a_fifth_of_the_blocks_of_every_camera():
+    for camera in "abc":
+        drawn = [
+            is_test(site="s", device="d", camera=camera, captured_at_ms=block * BLOCK_MS) for block in range(10_000)
+        ]
+        assert abs(sum(drawn) / len(drawn) - SHARE) < 0.015  # three sigmas
+
+
+def test_cameras_and_devices_are_drawn_apart():
+    # the parts of the name are kept apart, too
+    sides = {
+        tuple(is_test(site=s, device=d, camera=c, captured_at_ms=n * BLOCK_MS) for n in range(200))
+        for s, d, c in (("a", "b", "c"), ("a", "b", "d"), ("a", "d", "c"), ("d", "b", "c"), ("ab", "b", "c"))
+    }
+    assert len(sides) == 5
+
+
+def test_no_image_ever_changes_sides():
+    # frozen: a change here moves images that were trained on into the test share
+    start = 1_700_000_000_000
+    sides = [is_test(site="lab", device="box", camera="door", captured_at_ms=start + n * BLOCK_MS) for n in range(40)]
+    assert [n for n, test in enumerate(sides) if test] == [1, 5, 7, 9, 11, 12, 20, 39]
