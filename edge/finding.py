@@ -145,7 +145,7 @@ def seal(
         witnesses=mined.witnesses,
         tags=described.tags,
         track=mined.track,
-        looked_twice=mined.looks is not None and mined.looks.twice,
+        looked_twice=mined.looked_twice,
         width=width,
         height=height,
         crop_hash=described.fingerprint.crop_hash,

@@ -63,7 +63,7 @@ class Mined:
         track_id: the track it belongs to; None where it belongs to none.
         track: the name of that track, unlike any other of the device; the pipeline gives it.
         tags: what the miner knows of its kind; they join the finding's tags.
-        looks: of a `control` that was looked at twice: its objects.
+        looks: of a `control`: its objects.
     """
 
     at: Observation
@@ -76,6 +76,11 @@ class Mined:
     track: str = ""
     tags: tuple[str, ...] = ()
     looks: TwoLooks | None = None
+
+    @property
+    def looked_twice(self) -> bool:
+        """Whether it is a `control` that got its second look."""
+        return self.looks is not None and self.looks.twice
 
 
 def is_inside(xyxy: Xyxy, at: Observation, *, border_px: float = BORDER_PX) -> bool:

@@ -182,7 +182,7 @@ def finding_line(mined: Mined, described: Description) -> bytes:
             "region": described.region,
             "label": described.label,
             "track": mined.track,
-            "looked_twice": mined.looks is not None and mined.looks.twice,
+            "looked_twice": mined.looked_twice,
             "boxes": described.shown(),
             "witnesses": mined.witnesses,
             "tags": described.tags,

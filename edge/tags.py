@@ -65,7 +65,7 @@ def object_tags(
         tags.append("grayscale")
     border_px = max(BORDER_PX, 1 / input_scale)
     if not _fills(region, size, border_px):
-        tags += _blur_tags(_spreads(image, region, light))
+        tags += told_of_blur(_spreads(image, region, light))
         tags += _company_tags(region, others)
         tags += _shape_tags(region, size, border_px)
         tags += _position_tags(region, size)
@@ -116,7 +116,7 @@ def _spreads(image: Image, region: Xyxy, light: Light) -> Spreads:
     return edge_spreads(np.asarray(cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY), np.uint8), noise=light.noise)
 
 
-def _blur_tags(spreads: Spreads) -> tuple[str, ...]:
+def told_of_blur(spreads: Spreads) -> tuple[str, ...]:
     known = [-1.0 if spread is None else spread for spread in spreads]
     most = max(range(4), key=known.__getitem__)
     across = known[(most + 2) % 4]

@@ -23,9 +23,9 @@ findings name a label and the labels differ, the fewest bits of all hold.
 A group follows the track of its newest member of the leader's label that has one. A track that was lost and is taken up
 under another name joins by its looks, under the strictest rule: another track is mostly another person.
 
-**Another camera** (a stream registered twice, a copied recording). The whole frames differ in no more than
-`SAME_FRAME_BITS`, the regions overlap as above in fractions of the frame, the labels do not differ, the crops differ in
-no more than `COPY_BITS`, and the model's pooled features, where both have them, have a cosine of at least
+**Another camera** (a stream registered twice). At most `COPY_WINDOW_S` lie between them; the whole frames differ in no
+more than `SAME_FRAME_BITS`, the regions overlap as above in fractions of the frame, the labels do not differ, the crops
+differ in no more than `COPY_BITS`, and the model's pooled features, where both have them, have a cosine of at least
 `SAME_PICTURE_COSINE`: hashes do not see that one camera is dark or noisy, the model does, and that is a finding of its
 own. An evenly grey frame says nothing. Within a camera neither is used: a fixed camera's frames are alike.
 
@@ -36,13 +36,13 @@ import math
 from array import array
 from collections import defaultdict
 from collections.abc import Callable
-from itertools import product
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge.contract.samples import Reason
+from hub.cells import cell_of, cells_around
 from hub.hashing import HASH_BYTES, WORDS, Packed, distances, is_blank, pack
 from hub.store_rows import FindingRow, LeaderRow
 
@@ -59,6 +59,7 @@ LOOK_BITS: Final = 56
 NEW_LOOK_BITS: Final = 20
 MAX_LOOKS: Final = 4
 WINDOW_S: Final = 24 * 3600.0
+COPY_WINDOW_S: Final = 3600.0
 
 GAP_S: Final = (0.3, 1.0, 1.5, 3.0, 3600.0, WINDOW_S)
 UNTRACKED_BITS: Final = (88.0, 68.0, 64.0, 36.0, 36.0, 28.0)
@@ -71,6 +72,7 @@ BITS_OF_IOU: Final = 20.0
 MIDDLE_IOU: Final = 0.7
 
 _WINDOW_MS: Final = int(WINDOW_S * 1000)
+_COPY_WINDOW_MS: Final = int(COPY_WINDOW_S * 1000)
 _LOG_GAP_S: Final = tuple(math.log(gap_s) for gap_s in GAP_S)
 _NO_POSITIONS: Final[Positions] = np.zeros(0, np.int64)
 
@@ -106,10 +108,10 @@ def joinable_since_ms(captured_at_ms: int) -> int:
 
 
 class DuplicateIndex:
-    """The leaders of all groups, ready to be asked. About 200 bytes a leader, and its features.
+    """The leaders of all groups, ready to be asked. It takes under 1 kB a leader.
 
-    Leaders stand in buckets by camera and day, and again by place and day: a question touches those of one camera and
-    three days, and of all cameras those of that place and size.
+    They stand in buckets by camera, day and place, and again by hour and place: a question touches those of its place
+    and size, of its camera within three days, of all cameras within three hours.
     """
 
     def __init__(self) -> None:
@@ -129,6 +131,7 @@ class DuplicateIndex:
         self._camera_codes: dict[tuple[str, str, str], int] = {}
         self._by_camera: defaultdict[tuple[int, int], array[int]] = defaultdict(_positions)
         self._by_place: defaultdict[tuple[int, ...], array[int]] = defaultdict(_positions)
+        self._copies: defaultdict[tuple[int, ...], array[int]] = defaultdict(_positions)
 
     def __len__(self) -> int:
         """Return the number of leaders that can be joined."""
@@ -139,7 +142,7 @@ class DuplicateIndex:
         box = np.asarray(leader.place, np.float64)
         if _is_whole_frame(leader) or not _has_area(box):
             return
-        position, camera, at_ms = len(self._group_ids), self._camera_code(leader), leader.captured_at_ms
+        position = len(self._group_ids)
         self._group_ids.append(leader.group_id)
         self._first_ms.append(leader.first_at_ms)
         self._last_ms.append(leader.last_at_ms)
@@ -147,16 +150,18 @@ class DuplicateIndex:
         self._crops.append(_packed(leader.crop_hash))
         self._frames.append(_packed(leader.frame_hash))
         self._labels.append(self._label_codes.setdefault(leader.label, len(self._label_codes)))
-        self._cameras.append(camera)
+        self._cameras.append(self._camera_code(leader))
         self._tracks.append(_track_code(leader.track))
         self._track_ms.append(leader.track_at_ms)
         self._features.append(leader.features)
         if leader.looks:
             self._looks[position] = np.frombuffer(leader.looks, np.uint64).reshape(-1, WORDS)
-        for day in {_day(leader.first_at_ms), _day(at_ms), _day(leader.last_at_ms)}:
-            self._by_camera[camera, day].append(position)
+        seen_ms = (leader.first_at_ms, leader.captured_at_ms, leader.last_at_ms)
+        for day in set(map(_day, seen_ms)):
+            self._put(position, day)
         if not is_blank(leader.frame_hash):
-            self._by_place[(_day(at_ms), *_cell(box))].append(position)
+            for hour in set(map(_hour, seen_ms)):
+                self._copies[(hour, *cell_of(box))].append(position)
 
     def match(self, row: FindingRow) -> Joined | None:
         """Return the group that a finding joins, the one with most bits to spare; None when it founds its own.
@@ -179,32 +184,30 @@ class DuplicateIndex:
         return Joined(int(self._group_ids.rows[position]), tracked, looks)
 
     def _same_camera(self, row: FindingRow, box: Floats, camera: int) -> int | None:
-        here = _together([self._by_camera.get((camera, day)) for day in _days_around(row)])
+        days, cells = _around(_day(row.captured_at_ms)), cells_around(box)
+        here = _together([self._by_place.get((camera, day, *cell)) for day in days for cell in cells])
         iou = self._iou(here, box)
         near, first = np.unique(here[iou >= SAME_PLACE_IOU], return_index=True)
         iou = iou[iou >= SAME_PLACE_IOU][first]
-        to_start = np.abs(row.captured_at_ms - self._first_ms.rows[near])
-        to_end = np.abs(row.captured_at_ms - self._last_ms.rows[near])
         tracks, track = self._tracks.rows[near], _track_code(row.track)
         same, other = (tracks == track) & (track != 0), (tracks != track) & (tracks != 0) & (track != 0)
         other &= self._labels.rows[near] == self._label_codes.get(row.label, -1)
-        gap_s = np.minimum(to_start, to_end) / 1000.0
-        allowed = allowed_bits(gap_s, iou, same_track=same, other_track=other)
+        allowed = allowed_bits(self._gap_ms(near, row) / 1000.0, iou, same_track=same, other_track=other)
         agrees = self._label_agrees(near, row)
         allowed = np.where(agrees, allowed, np.minimum(allowed, OTHER_LABEL_BITS))
         return self._closest(
-            near, row, allowed, apart=lambda i: other[i] and self._alive_together(tracks[i], row, here)
+            near, row, allowed, apart=lambda i: other[i] and self._alive_together(tracks[i], row, camera)
         )
 
     def _other_camera(self, row: FindingRow, box: Floats, camera: int) -> int | None:
         if is_blank(row.frame_hash):
             return None
-        cells = _cells_around(box)
-        here = _together([self._by_place.get((day, *cell)) for day in _days_around(row) for cell in cells])
-        near = here[distances(self._frames.rows[here], _packed(row.frame_hash)) <= SAME_FRAME_BITS]
-        near = near[self._cameras.rows[near] != camera]
+        hours, cells = _around(_hour(row.captured_at_ms)), cells_around(box)
+        here = _together([self._copies.get((hour, *cell)) for hour in hours for cell in cells])
+        near = np.unique(here[distances(self._frames.rows[here], _packed(row.frame_hash)) <= SAME_FRAME_BITS])
+        near = near[(self._cameras.rows[near] != camera) & (self._gap_ms(near, row) <= _COPY_WINDOW_MS)]
         near = near[(self._iou(near, box) >= SAME_PLACE_IOU) & self._label_agrees(near, row)]
-        near = np.sort(near[self._features.cosines(near, row.features) >= SAME_PICTURE_COSINE])
+        near = near[self._features.cosines(near, row.features) >= SAME_PICTURE_COSINE]
         return self._closest(near, row, np.full(len(near), COPY_BITS), apart=lambda _: False)
 
     def _closest(
@@ -221,8 +224,9 @@ class DuplicateIndex:
         best = like[np.argsort(-to_spare[like], kind="stable")].tolist()
         return next((int(near[i]) for i in best if not apart(i)), None)
 
-    def _alive_together(self, track: int, row: FindingRow, here: Positions) -> bool:
+    def _alive_together(self, track: int, row: FindingRow, camera: int) -> bool:
         """Return whether a track was alive when the finding's was, by what this camera's groups say."""
+        here = _together([self._by_camera.get((camera, day)) for day in _around(_day(row.captured_at_ms))])
         known, since, until = self._tracks.rows[here], self._track_ms.rows[here], self._last_ms.rows[here]
         own = known == _track_code(row.track)
         began = min(row.captured_at_ms, int(since[own].min(initial=row.captured_at_ms)))
@@ -258,9 +262,23 @@ class DuplicateIndex:
     def _see(self, position: int, at_ms: int) -> None:
         """Stretch what the group has been seen for; a new day is a new bucket."""
         first, last = int(self._first_ms.rows[position]), int(self._last_ms.rows[position])
-        if (at_ms > last and _day(at_ms) != _day(last)) or (at_ms < first and _day(at_ms) != _day(first)):
-            self._by_camera[int(self._cameras.rows[position]), _day(at_ms)].append(position)
+        end = last if at_ms > last else first
+        if not first <= at_ms <= last and _hour(at_ms) != _hour(end):
+            if self._frames.rows[position].any():
+                self._copies[(_hour(at_ms), *cell_of(self._boxes.rows[position]))].append(position)
+            if _day(at_ms) != _day(end):
+                self._put(position, _day(at_ms))
         self._first_ms.rows[position], self._last_ms.rows[position] = min(first, at_ms), max(last, at_ms)
+
+    def _put(self, position: int, day: int) -> None:
+        camera = int(self._cameras.rows[position])
+        self._by_camera[camera, day].append(position)
+        self._by_place[(camera, day, *cell_of(self._boxes.rows[position]))].append(position)
+
+    def _gap_ms(self, near: Positions, row: FindingRow) -> Positions:
+        to_first = np.abs(row.captured_at_ms - self._first_ms.rows[near])
+        gap_ms: Positions = np.minimum(to_first, np.abs(row.captured_at_ms - self._last_ms.rows[near]))
+        return gap_ms
 
     def _iou(self, near: Positions, box: Floats) -> Floats:
         boxes = self._boxes.rows[near]
@@ -333,38 +351,6 @@ class _Features:
         return cosines
 
 
-def _cell(box: Floats) -> tuple[int, int, int, int]:
-    """Return the cell of a place: its size to a power of two, and where its centre lies in steps of that size."""
-    (level_x, x), (level_y, y) = (_level(box[i + 2] - box[i], (box[i] + box[i + 2]) / 2) for i in (0, 1))
-    return level_x, level_y, x, y
-
-
-def _level(side: float, centre: float) -> tuple[int, int]:
-    level = math.frexp(side)[1]
-    return level, math.floor(math.ldexp(centre, -level))
-
-
-def _cells_around(box: Floats) -> list[tuple[int, int, int, int]]:
-    """Return every cell that can hold a place which overlaps this one by half or more.
-
-    Its sides are then half to twice as long, and its centre is off by half a side at most.
-    """
-    ways: list[list[tuple[int, int]]] = []
-    for i in (0, 1):
-        side, centre = float(box[i + 2] - box[i]), float(box[i] + box[i + 2]) / 2
-        level, reach = math.frexp(side)[1], 0.501 * side
-        ways.append(
-            [
-                (size, step)
-                for size in (level - 1, level, level + 1)
-                for step in range(
-                    math.floor(math.ldexp(centre - reach, -size)), math.floor(math.ldexp(centre + reach, -size)) + 1
-                )
-            ]
-        )
-    return [(level_x, level_y, x, y) for (level_x, x), (level_y, y) in product(*ways)]
-
-
 def _together(found: "list[array[int] | None]") -> Positions:
     some = [np.frombuffer(positions, np.int64) for positions in found if positions]
     return np.concatenate(some) if some else _NO_POSITIONS
@@ -389,10 +375,12 @@ def _day(at_ms: int) -> int:
     return at_ms // _WINDOW_MS
 
 
-def _days_around(row: FindingRow) -> tuple[int, int, int]:
-    """Return the days that hold everything within `WINDOW_S` of a finding."""
-    day = _day(row.captured_at_ms)
-    return day - 1, day, day + 1
+def _hour(at_ms: int) -> int:
+    return at_ms // _COPY_WINDOW_MS
+
+
+def _around(bucket: int) -> tuple[int, int, int]:
+    return bucket - 1, bucket, bucket + 1
 
 
 def _has_area(box: Floats) -> bool:

@@ -220,7 +220,7 @@ CREATE TABLE counter (
 
 CREATE TABLE sighting (
     id INTEGER PRIMARY KEY,
-    kind TEXT NOT NULL CHECK (kind IN ('missed', 'found', 'overlooked')),
+    kind TEXT NOT NULL CHECK (kind IN ('missed', 'found', 'overlooked', 'seen')),
     finding_id INTEGER NOT NULL REFERENCES finding (id),
     group_id INTEGER NOT NULL REFERENCES near_duplicate_group (id),
     site TEXT NOT NULL,

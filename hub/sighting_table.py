@@ -58,8 +58,8 @@ class SightingTable:
         zone: of the hours.
         rows: as they were read.
         missed: `[n]`, the cases.
-        counted: `[n]`, `missed` and `found`: what rates are counted over.
-        overlooked: `[n]`, what gives the base rate with the `found` ones.
+        counted: `[n]`, `missed`, `found` and `seen`: what rates are counted over.
+        found, overlooked: `[n]`, of two looks: what gives the base rate.
         present: `[n]`, of the release that the row's device runs now: that of its newest sighting.
         at_ms: `[n]`, when captured.
         names: of the t tags.
@@ -72,6 +72,7 @@ class SightingTable:
         self.rows: Sequence[SightingRow] = list(rows)
         kinds = np.array([row.kind for row in self.rows], "U10")
         self.missed: Mask = kinds == "missed"
+        self.found: Mask = kinds == "found"
         self.overlooked: Mask = kinds == "overlooked"
         self.counted: Mask = ~self.overlooked
         self.at_ms = np.array([row.captured_at_ms for row in self.rows], np.int64)
@@ -119,8 +120,7 @@ class SightingTable:
 
     def base(self, among: Mask) -> Base:
         """Return what two looks have found among the rows."""
-        found = among & self.counted & ~self.missed
-        return Base(int(found.sum()), int((among & self.overlooked).sum()))
+        return Base(int((among & self.found).sum()), int((among & self.overlooked).sum()))
 
     def rate(self, inside: Mask, among: Mask) -> Rate | None:
         """Return the rate of the rows inside, over the rows `among`; None without a base rate or a missed row."""

@@ -1,8 +1,9 @@
 """SQL of the sightings: one object once, missed or seen in a frame drawn at random. What the rates are counted over.
 
 `missed`: an event, the first `missed` finding of a near-duplicate group. `found`, `overlooked`: an object of a
-`control` frame that was looked at twice, found by the detector or by the second look alone. The last two say what share
-of all objects is missed; the first says of what kind the missed ones are.
+`control` frame that was looked at twice, found by the detector or by the second look alone. `seen`: one that the
+detector found in a `control` frame without a second look. `found` and `overlooked` say what share of all objects is
+missed; `missed` says of what kind the missed ones are, `found` and `seen` of what kind the others.
 
 Laws:
 
@@ -29,7 +30,7 @@ class SightingRow(NamedTuple):
     """One object, once.
 
     Attributes:
-        kind: `missed`, `found` or `overlooked`.
+        kind: `missed`, `found`, `overlooked` or `seen`.
         place: `xyxy` in fractions of the frame's width and height.
         tags: the device's, words between spaces.
     """
@@ -72,14 +73,13 @@ def _note_objects(connection: sqlite3.Connection, header: bytes, *, finding_id: 
         finding = _finding_decoder.decode(header)
     except (msgspec.DecodeError, UnicodeDecodeError):  # `hub check` names it; the group stands without
         return
-    if not finding.looked_twice:
-        return
     width, height = finding.width, finding.height
+    reported = "found" if finding.looked_twice else "seen"
     connection.executemany(
         f"INSERT INTO sighting ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             (
-                "overlooked" if box.witness is WitnessKind.ZOOM else "found",
+                "overlooked" if box.witness is WitnessKind.ZOOM else reported,
                 finding_id,
                 group_id,
                 finding.site,

@@ -32,7 +32,7 @@ from edge.pipeline import Pipeline
 from edge.replay import read_frames
 from edge.tracks import Link
 from hub.curator import as_leader
-from hub.dedupe import SAME_PLACE_IOU, DuplicateIndex, allowed_bits, joinable_since_ms
+from hub.dedupe import OTHER_LABEL_BITS, SAME_PLACE_IOU, DuplicateIndex, allowed_bits, joinable_since_ms
 from hub.hashing import distance_matrix, pack
 from hub.store_rows import FindingRow, FrameState
 from tests.benchmarks.bench_missed import read_people
@@ -70,6 +70,7 @@ class Pairs:
     same_track: np.ndarray
     other_track: np.ndarray
     together: np.ndarray
+    label_flips: np.ndarray
     a: np.ndarray
     b: np.ndarray
 
@@ -143,7 +144,8 @@ def rule(made: Pairs, *, tracks: bool = True) -> np.ndarray:
     """Return which pairs hub.dedupe takes for one event; with `tracks`, it knows when each was alive."""
     none = np.zeros_like(made.same)
     same, other = (made.same_track, made.other_track) if tracks else (none, none)
-    joined = made.crop_bits <= allowed_bits(made.gap_s, made.iou, same_track=same, other_track=other)
+    allowed = allowed_bits(made.gap_s, made.iou, same_track=same, other_track=other)
+    joined = made.crop_bits <= np.where(made.label_flips, np.minimum(allowed, OTHER_LABEL_BITS), allowed)
     return joined & ~(made.together if tracks else none)
 
 
@@ -169,7 +171,8 @@ def pairs(source: Source) -> Pairs:
     track = np.array([row.track for row in rows])
     crops = pack([row.crop_hash for row in rows])
     known = (track[a] != "") & (track[b] != "")
-    other = known & (track[a] != track[b])
+    label = np.array([row.label for row in rows])
+    other = known & (track[a] != track[b]) & (label[a] == label[b])
     alive = {name: (at_ms[track == name].min(), at_ms[track == name].max()) for name in set(track.tolist())}
     spans = np.array([alive[name] for name in track.tolist()]).reshape(-1, 2)
     together = other & (spans[a, 0] <= spans[b, 1]) & (spans[b, 0] <= spans[a, 1])
@@ -187,6 +190,7 @@ def pairs(source: Source) -> Pairs:
         same_track=known & (track[a] == track[b]),
         other_track=other,
         together=together,
+        label_flips=(label[a] != label[b]) & (label[a] != "") & (label[b] != ""),
         a=a,
         b=b,
     )

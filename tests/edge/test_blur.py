@@ -10,7 +10,7 @@ import pytest
 
 from edge.blur import MAX_NOISE, MIN_SIDE_PX, NO_SPREADS, edge_spreads
 from edge.fingerprint import noise_sigma
-from edge.tags import _blur_tags, object_tags
+from edge.tags import told_of_blur, object_tags
 from tests.edge.test_tags import PLAIN
 
 COCO = Path(__file__).parents[3] / "shared" / "data" / "coco128"
@@ -58,7 +58,7 @@ def seen(picture, *, mask=None, noise=0.0, gain=1.0, seed=0):
 
 
 def tags_of(gray, noise):
-    return _blur_tags(edge_spreads(gray, noise=noise))
+    return told_of_blur(edge_spreads(gray, noise=noise))
 
 
 @pytest.mark.parametrize("noise", [0.0, 5.0])

@@ -85,9 +85,9 @@ def test_the_sample_is_the_same_whatever_the_second_looks_do(happens: list) -> N
         plain.show(image)
     drawn = [one.at.frame.sequence for one in plain.finish()]
     assert sorted(one.at.frame.sequence for one in looking.finish()) == drawn == sorted(drawn)
-    assert not any(one.looks for one in plain.controls)
+    assert not any(one.looked_twice for one in plain.controls)
     counts = looking.pipeline.looks.recall
-    twice = [one.looks for one in looking.controls if one.looks is not None]
+    twice = [one.looks for one in looking.controls if one.looked_twice]
     assert counts.frames == len(twice)
     assert counts.detector == sum(int(looks.found.sum()) for looks in twice)
     assert counts.second_look - counts.both == sum(len(looks.overlooked) for looks in twice)
@@ -111,7 +111,7 @@ def test_a_black_frame_that_is_drawn_is_not_kept_waiting() -> None:
     camera = Camera(MiningConfig(control_per_hour=1e9, zoom_budget=1.0))
     camera.show(BLACK)
     assert camera.show(BLACK) == [1]
-    assert camera.controls[0].looks is None
+    assert not camera.controls[0].looked_twice
 
 
 def test_another_size_ends_the_wait() -> None:
@@ -119,7 +119,7 @@ def test_another_size_ends_the_wait() -> None:
     camera.show(walkers(0))
     assert camera.show(walkers(1)) == []
     assert camera.show(walkers(2, (320, 240))) == [1]
-    assert camera.controls[0].looks is None
+    assert not camera.controls[0].looked_twice
     assert [one.at.frame.sequence for one in camera.finish()] == [1, 2]
 
 
@@ -135,7 +135,7 @@ def test_while_nobody_wants_findings_none_is_drawn_and_what_waits_is_handed_on()
     for number in range(30, 60):
         camera.show(walkers(number))
     assert sorted(one.at.frame.sequence for one in camera.finish()) == [1, *range(30, 60)]
-    assert camera.pipeline.looks.recall.frames == sum(one.looks is not None for one in camera.controls)
+    assert camera.pipeline.looks.recall.frames == sum(one.looked_twice for one in camera.controls)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_an_object_that_is_not_mined_does_not_count(labels, ignore, found: int, 
     camera = Camera(MiningConfig(control_per_hour=1e9, zoom_budget=1.0, labels=labels), redaction=redaction)
     for number in range(20):
         camera.show(walkers(number))
-    control = next(one for one in camera.controls if one.looks is not None)
+    control = next(one for one in camera.controls if one.looked_twice)
     assert (int(control.looks.found.sum()), len(control.looks.overlooked)) == (found, overlooked)
     assert len(control.looks.beside) == 0, "what is not mined is not shown either"
 
@@ -177,16 +177,19 @@ def test_the_boxes_of_the_control_findings_are_what_the_heartbeat_counts(street_
     counts = pipeline.looks.recall
     controls = [one for one in sent if one.reason is Reason.CONTROL]
     assert {one.looked_twice for one in controls} == {True, False}
-    objects = [box for one in controls for box in one.boxes if box.tags]
+    objects = [box for one in controls if one.looked_twice for box in one.boxes if box.tags]
+    seen = [box for one in controls if not one.looked_twice for box in one.boxes if box.tags]
+    assert len(seen) >= 5
+    assert all(box.witness is None and box.score >= 0.4 for box in seen)
     overlooked = [box for box in objects if box.witness is WitnessKind.ZOOM]
     assert counts.frames == sum(one.looked_twice for one in controls) >= 8
     assert counts.detector == len(objects) - len(overlooked) >= 20
     assert counts.second_look - counts.both == len(overlooked) >= 15
     assert all(box.witness in (None, WitnessKind.ZOOM) and box.score >= 0.4 for box in objects)
     for one, finding in zip(mined, sent, strict=True):
-        if one.looks is None:
-            assert not any(box.tags for box in finding.boxes)
+        if not one.looked_twice:
             assert finding.looked_twice is False
+            assert finding.reason is Reason.CONTROL or not any(box.tags for box in finding.boxes)
             continue
         reported = [box for box in finding.boxes if box.witness is None and box.score >= 0.4]
         assert len(reported) == len(one.at.reported), "what does not count is shown too"

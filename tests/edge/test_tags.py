@@ -206,7 +206,7 @@ def test_the_company_of_other_boxes(others, expected):
     ],
 )
 def test_blur_is_told_by_its_thresholds(spreads, expected):
-    assert edge.tags._blur_tags(Spreads(*spreads)) == expected
+    assert edge.tags.told_of_blur(Spreads(*spreads)) == expected
 
 
 def test_the_whole_frame_has_no_place():
@@ -240,8 +240,8 @@ def given_by_the_code():
     lights = [Light(b, c, n, 0.0) for b, c, n in itertools.product((9, 120, 250), (5, 40), (0, 20))]
     found = {tag for light in lights for tag in edge.tags._light_tags(light)}
     found |= {edge.tags._size_tag((0, 0, side, side), 1.0) for side in (1, 8, 16, 32)}
-    found |= {tag for at in itertools.permutations((3.0, 1.0, 0.0, 1.0)) for tag in edge.tags._blur_tags(Spreads(*at))}
-    found |= set(edge.tags._blur_tags(Spreads(2, 2, 2, 2)))
+    found |= {tag for at in itertools.permutations((3.0, 1.0, 0.0, 1.0)) for tag in edge.tags.told_of_blur(Spreads(*at))}
+    found |= set(edge.tags.told_of_blur(Spreads(2, 2, 2, 2)))
     found |= set(edge.tags._company_tags(REGION, [*beside(3, apart=40), (300, 260, 360, 340)]))
     for x, y, w, h in itertools.product((0, 300, 600), (0, 250, 500), (9, 60), (9, 60)):
         found |= set(edge.tags._shape_tags((x, y, x + w, y + h), (WIDTH, HEIGHT), 2.0))
