@@ -15,8 +15,8 @@ from edge.contract.errors import UnusableError
 Image = NDArray[np.uint8]
 SEED: Final = 7
 DARK_GAIN: Final = 0.1
-SIGMAS: Final = {"day": 0.0, "dark": 3.0, "noisy": 45.0}
-CAMERAS: Final = {"day": "as it is", "dark": "10 % of the light", "noisy": "noise of 45 grey levels"}
+SIGMAS: Final = {"day": 0.0, "dark": 3.0, "noisy": 60.0}
+CAMERAS: Final = {"day": "as it is", "dark": "10 % of the light", "noisy": "noise of 60 grey levels"}
 
 
 def find_clip() -> Path:

@@ -54,8 +54,8 @@ port = {port}
 heartbeat_s = {heartbeat_s}
 
 [mining]
-control_per_hour = 1800
-zoom_budget = 0.6
+control_per_hour = 3600
+zoom_budget = 0.5
 
 [quota]
 burst = 1000
