@@ -64,23 +64,36 @@ def edge_spreads(gray: Gray, *, noise: float) -> Spreads:
         return NO_SPREADS
     first = next(sigma for limit, sigma in _SMOOTHING if noise < limit)
     again = _AGAIN * first
-    once = cv2.GaussianBlur(_at_scale(gray, scale), (0, 0), first)
-    twice = cv2.GaussianBlur(once, (0, 0), again)
-    x, y, x2, y2 = (_slope(np.asarray(picture, np.float32), axis) for picture in (once, twice) for axis in (0, 1))
+    once = _smoothed(_at_scale(gray), first)
+    twice = _smoothed(once, again)
+    x, y, x2, y2 = (_slope(picture, axis) for picture in (once, twice) for axis in (0, 1))
     power = x * x + y * y
     least = max(_MIN_SLOPE, _MIN_NOISES * noise / (math.sqrt(8 * math.pi) * first * first))
     edge = np.flatnonzero(power > least * least)
-    x, y, power, kept = x[edge], y[edge], power[edge], (x * x2 + y * y2)[edge]
-    direction = np.rint(np.arctan2(y, x) / (math.pi / 4)).astype(np.int8) % 4
+    x, y, power = x[edge], y[edge], power[edge]
+    kept = x * x2[edge] + y * y2[edge]
+    direction = np.rint(np.arctan2(y, x) * np.float32(4 / math.pi)).astype(np.int8) & 3
     return Spreads(*(_spread(power[mask], kept[mask], first, again) for mask in (direction == i for i in range(4))))
 
 
-def _at_scale(gray: Gray, scale: float) -> NDArray[np.float32]:
+def _at_scale(gray: Gray) -> NDArray[np.float32]:
     """Return the middle of the crop with its shorter side `MIN_SIDE_PX` long."""
+    while min(gray.shape) >= 2 * MIN_SIDE_PX:
+        rows, columns = gray.shape[0] // 2, gray.shape[1] // 2
+        gray = np.asarray(
+            cv2.resize(gray[: 2 * rows, : 2 * columns], (columns, rows), interpolation=cv2.INTER_AREA), np.uint8
+        )
+    scale = MIN_SIDE_PX / min(gray.shape)
+    reach = math.ceil(MAX_LENGTH_PX / scale)
+    top, left = (max(0, side - reach) // 2 for side in gray.shape)
+    gray = gray[top : top + reach, left : left + reach]
     size = (max(MIN_SIDE_PX, round(gray.shape[1] * scale)), max(MIN_SIDE_PX, round(gray.shape[0] * scale)))
-    small = cv2.resize(gray, size, interpolation=cv2.INTER_AREA)
-    top, left = (max(0, side - MAX_LENGTH_PX) // 2 for side in small.shape)
-    return np.asarray(small[top : top + MAX_LENGTH_PX, left : left + MAX_LENGTH_PX], np.float32)
+    return np.asarray(cv2.resize(gray, size, interpolation=cv2.INTER_AREA), np.float32)
+
+
+def _smoothed(picture: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    side = 2 * math.ceil(3 * sigma) + 1
+    return np.asarray(cv2.GaussianBlur(picture, (side, side), sigma), np.float32)
 
 
 def _slope(picture: NDArray[np.float32], axis: int) -> NDArray[np.float32]:

@@ -129,9 +129,10 @@ def noise_sigma(gray: Gray) -> float:
     """
     if min(gray.shape) < 3:
         return 0.0
-    response = cv2.Sobel(gray, cv2.CV_16S, 2, 2, borderType=cv2.BORDER_REFLECT_101)  # Immerkaer's mask
+    response = cv2.Sobel(gray, cv2.CV_16S, 2, 2)  # Immerkaer's mask
     responses = _block_means(np.abs(response).astype(np.float32), _BLOCK_PX)
-    half = cv2.resize(gray, (max(1, gray.shape[1] // 2), max(1, gray.shape[0] // 2)), interpolation=cv2.INTER_AREA)
+    rows, columns = gray.shape[0] // 2, gray.shape[1] // 2
+    half = cv2.resize(gray[: 2 * rows, : 2 * columns], (columns, rows), interpolation=cv2.INTER_AREA)
     across, down = (cv2.Sobel(half, cv2.CV_32F, 1 - axis, axis) for axis in (0, 1))
     slopes, levels = (_block_means(plane, _BLOCK_PX // 2) for plane in (cv2.magnitude(across, down), half))
     usable = (levels > _CLIPPED_LOW) & (levels < _CLIPPED_HIGH)

@@ -44,6 +44,7 @@ _CELLS: Final = (32, 24)
 _DIRECTIONS: Final = ("motion_horizontal", "motion_diagonal", "motion_vertical", "motion_diagonal")  # as in Spreads
 _LUMA: Final = np.array([0.114, 0.587, 0.299], np.float32)  # of blue, green, red: BT.601
 _CLIPPED: Final = 235.0
+_GREY_SHARE: Final = 0.95
 _DARK_CHROMA: Final = 10.0  # grey levels: what rounding leaves of the colours of a dark frame
 
 
@@ -86,7 +87,8 @@ def is_grayscale(image: Image) -> bool:
     chroma = cells - luma[:, None]
     tint = (chroma * luma[:, None]).sum(axis=0) / (luma * luma).sum()
     apart = np.abs(chroma - tint * luma[:, None]).max(axis=1)
-    coloured = float(np.quantile(apart, 0.95)) / (float(luma.mean()) + _DARK_CHROMA)
+    at = int(_GREY_SHARE * (len(apart) - 1))
+    coloured = float(np.partition(apart, at)[at]) / (float(luma.mean()) + _DARK_CHROMA)
     return coloured <= GRAYSCALE_CHROMA and float(np.abs(tint).max()) <= GRAYSCALE_TINT
 
 

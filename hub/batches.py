@@ -21,7 +21,7 @@ import numpy as np
 from edge.contract.errors import UnusableError, WeakspotError
 from edge.contract.samples import Finding, Reason
 from hub.batch_titles import by_count, subject, title_of
-from hub.candidates import ObjectOfFrame, camera_of, kind_of, pools, require_useful, trait_of
+from hub.candidates import ObjectOfFrame, camera_of, kind_of, pools, require_useful, traits_of
 from hub.export import BatchView, Member
 from hub.likeness import codes, describe
 from hub.selection import PREFILTER, Kind, Pick, Shares, select, weights
@@ -213,7 +213,7 @@ def _choose(store: Store, candidates: list[Candidate], *, size: int, shares: Sha
     if len(candidates) > limit:
         severity = np.array([row.severity for row in candidates])
         thinned = thin(
-            describe([trait_of(row, None) for row in candidates]),
+            describe(traits_of(candidates)),
             weights(severity),
             severity,
             place=codes([(*camera_of(row), kind_of(row.reason)) for row in candidates]),
@@ -224,8 +224,7 @@ def _choose(store: Store, candidates: list[Candidate], *, size: int, shares: Sha
     rows = (*candidates, *earlier)
     findings = [_finding(store, row) for row in rows]
     lights = [None if finding is None else finding.light for finding in findings]
-    traits = [trait_of(row, light) for row, light in zip(rows, lights, strict=True)]
-    pool, before = pools(candidates, earlier, describe(traits))
+    pool, before = pools(candidates, earlier, describe(traits_of(rows, lights)))
     refused: list[tuple[str, str]] = []
 
     def accept(number: int) -> bool:

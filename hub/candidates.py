@@ -12,7 +12,7 @@ from edge.contract.errors import UnusableError
 from edge.contract.samples import Finding, Light, Reason, Xyxy
 from hub.export import open_picture
 from hub.images import require_jpeg
-from hub.likeness import Floats, Trait, log_fraction, unit
+from hub.likeness import Floats, Traits, log_fraction, unit
 from hub.selection import Kind, Pool
 from hub.store import Candidate
 from hub.tags import join_tags
@@ -25,7 +25,6 @@ _KINDS: Final = {
     Reason.LOW_CONFIDENCE: Kind.EASY,
     Reason.CONTROL: Kind.CONTROL,
 }
-_SIZE_PX: Final = (4.0, 1024.0)
 _MAX_CONTRAST: Final = 80.0
 _NOISE: Final = (0.5, 32.0)
 _SHARPNESS: Final = (1.0, 10_000.0)
@@ -65,29 +64,25 @@ def camera_of(one: _Framed) -> tuple[str, str, str]:
     return one.site, one.device, one.camera
 
 
-def trait_of(row: Candidate, light: Light | None) -> Trait:
-    """Return what tells a finding from others; `light` is in its header only."""
-    x1, y1, x2, y2 = row.region
-    left, top, right, bottom = row.place
-    sides = sorted((x2 - x1, y2 - y1))
-    return Trait(
-        features=row.features,
-        space=row.model,
-        place=((left + right) / 2, (top + bottom) / 2),
-        size=(log_fraction(sides[0], *_SIZE_PX), log_fraction(sides[1], *_SIZE_PX)),
-        light=None if light is None else _light(light),
-        label=row.label,
-        reason=row.reason.value,
+def traits_of(rows: Sequence[Candidate], lights: Sequence[Light | None] | None = None) -> Traits:
+    """Return what tells findings apart; `lights` stand in their headers only. None: these were not read."""
+    region = np.array([row.region for row in rows], np.float32).reshape(-1, 4)
+    return Traits(
+        features=[row.features for row in rows],
+        space=[row.model for row in rows],
+        place=region / np.array([(row.width, row.height) * 2 for row in rows], np.float32).reshape(-1, 4),
+        size_px=region[:, 2:] - region[:, :2],
+        label=[row.label for row in rows],
+        light=None if lights is None else _light(lights),
     )
 
 
-def _light(light: Light) -> tuple[float, float, float, float]:
-    return (
-        light.brightness / 255,
-        light.contrast / _MAX_CONTRAST,
-        log_fraction(light.noise, *_NOISE),
-        log_fraction(light.sharpness, *_SHARPNESS),
-    )
+def _light(lights: Sequence[Light | None]) -> Floats:
+    """Return `[n, 4]` fractions, rows of NaN for None."""
+    rows = [(np.nan,) * 4 if one is None else (one.brightness, one.contrast, one.noise, one.sharpness) for one in lights]
+    brightness, contrast, noise, sharpness = np.array(rows, np.float32).reshape(-1, 4).T
+    noise, sharpness = log_fraction(noise, *_NOISE), log_fraction(sharpness, *_SHARPNESS)
+    return np.stack([brightness / 255, contrast / np.float32(_MAX_CONTRAST), noise, sharpness], axis=1)
 
 
 def pools(rows: Sequence[Candidate], earlier: Sequence[Candidate], vectors: Floats) -> tuple[Pool, Pool]:

@@ -11,6 +11,7 @@ Laws:
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby
 from typing import Final
 
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _CHUNK: Final = 65536  # rows that are counted at once
+_BLOCK: Final = 512  # rows that are turned at once: ten times as fast as all
 _PRECISION: Final = 1e-10  # of a tail, relative
 
 Rows = NDArray[np.bool_]
@@ -33,24 +35,39 @@ class TagRows:
         tags: `[t]` names, rarest first.
         has: `[n, t]`, the missed rows first.
         cases: how many rows are missed.
-        logs: `[n + 1]` the logarithms of `0! .. n!`.
     """
 
     tags: tuple[str, ...]
     has: Rows
     cases: int
-    logs: Floats
+
+    @cached_property
+    def masks(self) -> Rows:
+        """`[t, n]`: the same, tag by tag."""
+        blocks = [np.ascontiguousarray(self.has[at : at + _BLOCK].T) for at in range(0, len(self.has), _BLOCK)]
+        return np.concatenate(blocks, axis=1) if blocks else np.zeros(self.has.shape[::-1], bool)
+
+    @cached_property
+    def logs(self) -> Floats:
+        """`[n + 1]` the logarithms of `0! .. n!`."""
+        return log_factorials(len(self.has))
 
     def inside(self, columns: Sequence[int]) -> Rows:
         """Return which rows have all of the tags."""
-        if len(columns) == 1:
-            return np.ascontiguousarray(self.has[:, columns[0]])
-        return np.asarray(self.has[:, list(columns)].all(axis=1))
+        inside = np.ones(len(self.has), bool)
+        for column in columns:
+            inside &= self.masks[column]
+        return inside
+
+    def count(self, columns: Sequence[int]) -> tuple[int, int]:
+        """Return how many missed rows, and how many rows, have all of the tags."""
+        inside = self.inside(columns)
+        return int(np.count_nonzero(inside[: self.cases])), int(np.count_nonzero(inside))
 
     def only(self, inside: Rows) -> "TagRows":
         """Return those rows."""
         has = self.has.take(np.flatnonzero(inside), axis=0)
-        return TagRows(self.tags, has, int(np.count_nonzero(inside[: self.cases])), self.logs)
+        return TagRows(self.tags, has, int(np.count_nonzero(inside[: self.cases])))
 
 
 @dataclass(frozen=True)
@@ -94,7 +111,7 @@ class Tried:
 def conjunctions(rows: TagRows, max_depth: int, min_support: int) -> Iterator[Tried]:
     """Yield, by depth, all with support that have fewer rows than without their last tag or the one before it."""
     every = np.arange(len(rows.tags))
-    missed, sizes = (counts.diagonal().astype(int) for counts in _products(rows, (), slice(None)))
+    missed, sizes = np.array([rows.count([column]) for column in range(len(rows.tags))], int).reshape(-1, 2).T
     tried = Tried([_Group((), slice(None), every, every)], every[:, None], missed, sizes)
     for depth in range(1, max_depth + 1):
         if depth > 1:

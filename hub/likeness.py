@@ -6,9 +6,12 @@ Laws:
 2. Vectors of different models are not compared: features of two models count as unlike.
 
 The pooled features are of the whole frame, and a fixed camera's frames are all alike: so each model's vectors are
-compared by what differs from their mean, and the region's place, size and light, the label and the reason count beside
-them. A fraction enters as an angle of 0 to 180 degrees: alike is 1, opposite ends are -1. What is not known of a trait
-(no features, no light) has no part in it.
+compared by what differs from their mean, and the region's place, size and light and the label count beside them. Near
+the mean is ordinary, and what is ordinary is alike: were the small rest there brought to length 1, the findings of a
+very frequent kind, which is the mean, would be told apart by their noise. A fraction enters as an angle of 0 to 180
+degrees: alike is 1, opposite ends are -1. What is not known of a trait (no features, no light) has no part in it.
+
+Why a finding was mined has no part in it either: missed or merely unsure, it shows the same. A batch has shares of both.
 """
 
 import math
@@ -23,63 +26,71 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 SHARES: Final = {
-    "features": 0.35,
+    "features": 0.4,
     "place": 0.15,
     "size": 0.15,
     "light": 0.15,
-    "label": 0.1,
-    "reason": 0.1,
+    "label": 0.15,
 }
+FAR: Final = 0.95  # the quantile of the features' distances from their mean from where on nothing is ordinary in them
+SIZE_PX: Final = (4.0, 1024.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Trait:
-    """What tells one finding from another. Fractions are clipped to 0..1.
+class Traits:
+    """What tells n findings from one another, one value of each.
 
     Attributes:
-        features: the model's pooled vector of the whole frame; may be empty.
+        features: `[k]` int8, the model's pooled vector of the whole frame; k may be 0.
         space: whose vector it is: vectors of different models are not compared.
-        place: centre of the region, fractions of the frame's width and height.
-        size: shorter and longer side of the region, as `log_fraction` of pixels.
-        light: brightness, contrast, noise and sharpness, as fractions; None when it is not known.
+        place: `[n, 4]`, the region's `xyxy` in fractions of the frame's width and height.
+        size_px: `[n, 2]`, the region's two sides in pixels of the original frame, in any order.
         label: suspected in the region.
-        reason: why it was mined.
+        light: `[n, 4]`, brightness, contrast, noise and sharpness as fractions; rows of NaN where it is not known. None:
+            known of none.
     """
 
-    features: NDArray[np.int8]
-    space: str
-    place: tuple[float, float]
-    size: tuple[float, float]
-    light: tuple[float, float, float, float] | None
-    label: str
-    reason: str
+    features: Sequence[NDArray[np.int8]]
+    space: Sequence[str]
+    place: Sequence[Sequence[float]] | Floats
+    size_px: Sequence[Sequence[float]] | Floats
+    label: Sequence[str]
+    light: Floats | None = None
 
 
-def describe(traits: Sequence[Trait]) -> Floats:
-    """Return `[n, d]` vectors as law 1 says."""
-    if not traits:
+def describe(traits: Traits) -> Floats:
+    """Return `[n, d]` vectors as law 1 says. Fractions are clipped to 0..1."""
+    n = len(traits.label)
+    if not n:
         return np.zeros((0, 1), np.float32)
+    place, sides = np.array(traits.place, np.float32), np.sort(np.array(traits.size_px, np.float32), axis=1)
     blocks = {
-        "features": centred([trait.features for trait in traits], [trait.space for trait in traits]),
-        "place": _angles([trait.place for trait in traits]),
-        "size": _angles([trait.size for trait in traits]),
-        "light": _angles([trait.light or (0.0, 0.0, 0.0, 0.0) for trait in traits]),
-        "label": _one_hot([trait.label for trait in traits]),
-        "reason": _one_hot([trait.reason for trait in traits]),
+        "features": centred(traits.features, traits.space),
+        "place": _angles((place[:, :2] + place[:, 2:]) / 2),
+        "size": _angles(log_fraction(sides, *SIZE_PX)),
+        "light": np.zeros((n, 0), np.float32) if traits.light is None else _angles(traits.light),
+        "label": _one_hot(traits.label),
     }
-    blocks["light"][[trait.light is None for trait in traits]] = 0.0
     return unit(np.concatenate([block * np.float32(math.sqrt(SHARES[name])) for name, block in blocks.items()], axis=1))
 
 
 def centred(features: Sequence[NDArray[np.int8]], spaces: Sequence[str]) -> Floats:
-    """Return `[n, d]` vectors of length 1: each less the mean of its space; zeros for one that has no features."""
+    """Return `[n, d]` vectors of length 1, zeros for one that has no features.
+
+    Each is what differs from the mean of its space, over the distance that is `FAR` from it there or its own, if that
+    is longer; the last column is what is left to length 1: how ordinary it is.
+    """
     kinds = codes([(space, len(vector)) for space, vector in zip(spaces, features, strict=True)])
-    out = np.zeros((len(features), max(map(len, features), default=0)), np.float32)
+    out = np.zeros((len(features), max(map(len, features), default=0) + 1), np.float32)
     for kind in range(int(kinds.max(initial=-1)) + 1):
         at: list[int] = np.flatnonzero(kinds == kind).tolist()
         if length := len(features[at[0]]):
             vectors = np.stack([features[index] for index in at]).astype(np.float32)
-            out[at, :length] = unit(vectors - vectors.mean(axis=0))
+            vectors -= vectors.mean(axis=0)
+            distance = np.linalg.norm(vectors, axis=1)
+            far = np.maximum(distance, max(float(np.quantile(distance, FAR)), 1e-6))
+            out[at, :length] = vectors / far[:, None]
+            out[at, -1] = np.sqrt(np.maximum(0.0, 1.0 - (distance / far) ** 2))
     return out
 
 
@@ -90,9 +101,10 @@ def unit(vectors: Floats) -> Floats:
     return divided
 
 
-def log_fraction(value: float, low: float, high: float) -> float:
-    """Return where a value lies between two positive bounds on a logarithmic scale, 0..1."""
-    return min(1.0, max(0.0, math.log(max(value, low) / low) / math.log(high / low)))
+def log_fraction(values: Floats, low: float, high: float) -> Floats:
+    """Return where values lie between two positive bounds on a logarithmic scale, 0..1."""
+    fraction: Floats = np.log(np.clip(values, low, high) / low) / np.float32(math.log(high / low))
+    return fraction
 
 
 def codes(values: Sequence[Hashable]) -> Ints:
@@ -101,10 +113,11 @@ def codes(values: Sequence[Hashable]) -> Ints:
     return np.array([known.setdefault(value, len(known)) for value in values], np.int64)
 
 
-def _angles(fractions: Sequence[Sequence[float]]) -> Floats:
-    angle = np.clip(np.array(fractions, np.float32), 0.0, 1.0) * np.float32(math.pi)
-    around = np.concatenate([np.cos(angle), np.sin(angle)], axis=1) / math.sqrt(angle.shape[1])
-    return around.astype(np.float32)
+def _angles(fractions: Floats) -> Floats:
+    angle = np.clip(fractions, 0.0, 1.0) * np.float32(math.pi)
+    around = np.concatenate([np.cos(angle), np.sin(angle)], axis=1) / np.float32(math.sqrt(angle.shape[1]))
+    known: Floats = np.nan_to_num(around, nan=0.0).astype(np.float32)
+    return known
 
 
 def _one_hot(names: Sequence[str]) -> Floats:

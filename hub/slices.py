@@ -23,26 +23,29 @@ Laws:
 1. What is named does not depend on the order of the rows or of the tags.
 2. A slice holds at least `min_support` rows, with significantly many missed ones, that no more significant one holds:
    nothing is named for the sake of another's rows. Its rate is above that of all other rows.
-3. No tag of a slice can be left out: without it the rate is significantly lower, or what is left is not significant.
+3. A slice has no tag by chance. One stays only if what is seen is likelier with it than without it by more than the
+   number of tags: so many could have been the chance one.
 4. Of tags that hold the same rows one is named: a measured one before a told one, and these in the order `label:`,
    `hours:`, `camera:`, `site:`. Nearly the same (`SAME_ROWS`) is enough for a measured one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from math import erfc
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hub.conjunctions import TagRows, Tried, conjunctions, log_factorials, log_tails
+from hub.conjunctions import TagRows, Tried, conjunctions, log_tails
 
 SAME_ROWS: Final = 0.8
 """From this share of common rows (of all rows of either) two slices are one thing with two names."""
 _TOLD: Final = ("label:", "hours:", "camera:", "site:")
 _Z: Final = 1.959964  # 95 %
 _WARY: Final = 0.1  # of alpha: a narrower name for no reason costs more than a wider one
+_ODDS_RATIO: Final = np.array([1, -1, -1, 1])
 _NEAR: Final = 200  # candidates that are compared, row by row, with the best one
 
 Rows = NDArray[np.bool_]
@@ -91,9 +94,10 @@ class Slice:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A significant conjunction: ascending columns, rows, the logarithm of its corrected p-value."""
+    """A conjunction: ascending columns, missed rows, all rows, the logarithm of its corrected p-value."""
 
     columns: tuple[int, ...]
+    missed: int
     size: int
     log_p: float
 
@@ -205,20 +209,18 @@ def _interval(missed: int, found: int, *, cases: int, controls: int, base_rate: 
 
 def _distinct(names: Sequence[str], has: Rows, missed: Rows, min_support: int) -> TagRows:
     """Return the tags that can make a difference: each set of rows under one name, none that all rows have."""
-    order = np.argsort(~missed, kind="stable")
-    masks = np.ascontiguousarray(has.T)
-    sizes = [int(np.count_nonzero(mask)) for mask in masks]
+    missed_first = np.argsort(~missed, kind="stable")
+    whole = TagRows(tuple(names), has.take(missed_first, axis=0), int(np.count_nonzero(missed)))
+    sizes = [int(np.count_nonzero(mask)) for mask in whole.masks]
     seen: set[bytes] = set()
     kept = []
     for column in sorted(range(len(names)), key=lambda column: (sizes[column], *_preference(names[column]))):
         if min_support <= sizes[column] < len(missed):
-            packed = np.packbits(masks[column]).tobytes()
+            packed = np.packbits(whole.masks[column]).tobytes()
             if packed not in seen:
                 seen.add(packed)
                 kept.append(column)
-    chosen = np.ascontiguousarray(masks[kept].T).take(order, axis=0)
-    tags = tuple(names[column] for column in kept)
-    return TagRows(tags, chosen, int(np.count_nonzero(missed)), log_factorials(len(missed)))
+    return TagRows(tuple(names[column] for column in kept), whole.has.take(kept, axis=1), whole.cases)
 
 
 def _preference(tag: str) -> tuple[int, str]:
@@ -231,82 +233,74 @@ def _best(rows: TagRows, tried: Sequence[Tried], *, min_support: int, alpha: flo
     cases, total = rows.cases, len(rows.has)
     if not 0 < cases < total:
         return None
-    significant: list[_Candidate] = []
+    significant: dict[tuple[int, ...], _Candidate] = {}
     for depth in tried:
         supported = depth.sizes >= min_support
         log_tried = float(np.log(max(1, len(tried) * int(np.count_nonzero(supported)))))
         bound = float(np.log(alpha)) - log_tried
         tails = log_tails(depth.missed, depth.sizes, cases=cases, total=total, logs=rows.logs, bound=bound)
         at = np.flatnonzero((tails <= bound) & supported)
-        significant += [
-            _Candidate(tuple(columns), size, log_tail + log_tried)
-            for columns, size, log_tail in zip(
-                depth.columns[at].tolist(), depth.sizes[at].tolist(), tails[at].tolist(), strict=True
-            )
-        ]
+        found = (several[at].tolist() for several in (depth.columns, depth.missed, depth.sizes, tails + log_tried))
+        for columns, missed, size, log_p in zip(*found, strict=True):
+            significant[tuple(columns)] = _Candidate(tuple(columns), missed, size, log_p)
     if not significant:
         return None
-    significant.sort(key=lambda one: (one.log_p, len(one.columns), one.columns))
-    best = _sharpest(rows, _simplest(rows, significant[0], significant, alpha), significant, alpha)
-    return _simplest(rows, _measured(rows, best, significant), significant, alpha)
+    best = min(significant.values(), key=lambda one: (one.log_p, len(one.columns), one.columns))
+    return _measured(rows, _sharpest(rows, _simplest(rows, best), significant, alpha), significant)
 
 
-def _simplest(rows: TagRows, one: _Candidate, significant: Sequence[_Candidate], alpha: float) -> _Candidate:
-    """Return the conjunction without the tags that can be left out."""
-    known = {candidate.columns: candidate for candidate in significant}
-    while len(one.columns) > 1:
-        shorter = [
-            known[parent]
-            for log_p, parent in sorted(_without_each(rows, one.columns), reverse=True)
-            if log_p > np.log(alpha) and parent in known
-        ]
-        if not shorter:
-            break
-        one = shorter[0]
-    return one
+def _simplest(rows: TagRows, one: _Candidate) -> _Candidate:
+    """Return the conjunction without the tags that may be there by chance; what is left need not be significant alone.
+
+    "dark and crowded" may be significant where "dark" is not quite, only because many tags could have been "crowded".
+    """
+    parts = [part for length in range(1, len(one.columns) + 1) for part in combinations(one.columns, length)]
+    missed, sizes = np.array([rows.count(part) for part in parts]).T
+    tails = log_tails(missed, sizes, cases=rows.cases, total=len(rows.has), logs=rows.logs)
+    chances = np.log(len(rows.tags)) * np.array([len(part) for part in parts])
+    best = int((tails + chances).argmin())
+    return _Candidate(parts[best], int(missed[best]), int(sizes[best]), one.log_p)
 
 
-def _sharpest(rows: TagRows, one: _Candidate, significant: Sequence[_Candidate], alpha: float) -> _Candidate:
-    """Return the conjunction with the tags that make the difference: those that matter in it more than outside it.
+def _sharpest(
+    rows: TagRows, one: _Candidate, significant: Mapping[tuple[int, ...], _Candidate], alpha: float
+) -> _Candidate:
+    """Return the conjunction with the tags that make the difference: those that matter in it, and more than outside it.
 
     It may be the most significant only because it holds several weak points: "tiny" for "tiny and dark" and "tiny and
     motion_blur". A tag that matters everywhere, inside as outside, is another slice's.
     """
+    cases, total = rows.cases, len(rows.has)
     while True:
-        inside = rows.inside(one.columns)
-        here, there = rows.only(inside), rows.only(~inside)
-        (ratios, spreads), (elsewhere, others) = _log_odds_ratios(here), _log_odds_ratios(there)
-        z = (ratios - elsewhere) / np.sqrt(spreads + others)
-        longer = [
-            (float(z[column]), other)
-            for other in significant
-            if len(other.columns) == len(one.columns) + 1 and set(one.columns) < set(other.columns)
-            for column in set(other.columns) - set(one.columns)
-            if ratios[column] > 0
-        ]
-        most = max(longer, key=lambda pair: (pair[0], pair[1].columns), default=None)
-        if most is None or erfc(most[0] / 2**0.5) / 2 * len(rows.tags) > _WARY * alpha:
+        longer = []
+        for column in set(range(len(rows.tags))) - set(one.columns):
+            other = significant.get(tuple(sorted((*one.columns, column))))
+            if other is not None:
+                missed, size = rows.count([column])
+                inside, spread = _log_odds_ratio(other.missed, other.size, cases=one.missed, total=one.size)
+                outside, more = _log_odds_ratio(
+                    missed - other.missed, size - other.size, cases=cases - one.missed, total=total - one.size
+                )
+                longer.append((min(inside / spread**0.5, (inside - outside) / (spread + more) ** 0.5), other))
+        z, sharper = max(longer, key=lambda pair: (pair[0], pair[1].columns), default=(0.0, one))
+        if erfc(z / 2**0.5) / 2 * len(rows.tags) > _WARY * alpha:
             return one
-        one = most[1]
+        one = sharper
 
 
-def _log_odds_ratios(rows: TagRows) -> tuple[Floats, Floats]:
-    """Return `[t]` the logarithm of each tag's odds ratio among rows, a half added to each count, and its variance."""
-    m, n = rows.has[: rows.cases].sum(axis=0), rows.has[rows.cases :].sum(axis=0)
-    counts = np.stack([m, rows.cases - m, n, len(rows.has) - rows.cases - n]) + 0.5
-    logs = np.log(counts)
-    return logs[0] - logs[1] - logs[2] + logs[3], (1 / counts).sum(axis=0)
+def _log_odds_ratio(m: int, n: int, *, cases: int, total: int) -> tuple[float, float]:
+    """Return the logarithm of the odds ratio of a tag that n rows have, a half added to each count; its variance."""
+    counts = np.array([m, cases - m, n - m, total - cases - n + m]) + 0.5
+    return float(_ODDS_RATIO @ np.log(counts)), float((1 / counts).sum())
 
 
 def _without_each(rows: TagRows, columns: tuple[int, ...]) -> list[tuple[float, tuple[int, ...]]]:
     """Return the conjunctions that lack one tag, and the log p-value of the tag among the rows of the others."""
-    inside = rows.inside(columns)
-    m, n = np.array([inside[: rows.cases].sum()]), np.array([inside.sum()])
+    m, n = (np.array([count]) for count in rows.count(columns))
     tested = []
     for column in columns:
         parent = tuple(other for other in columns if other != column)
-        around = rows.inside(parent) if parent else np.ones(len(rows.has), bool)
-        cases, total = int(around[: rows.cases].sum()), int(around.sum())
+        cases, total = rows.count(parent)
         tested.append((float(log_tails(m, n, cases=cases, total=total, logs=rows.logs)[0]), parent))
     return tested
 
@@ -317,7 +311,7 @@ def _by_weight(rows: TagRows, columns: tuple[int, ...]) -> list[int]:
     return [next(iter(set(columns) - set(parent))) for _, parent in tested]
 
 
-def _measured(rows: TagRows, one: _Candidate, significant: Sequence[_Candidate]) -> _Candidate:
+def _measured(rows: TagRows, one: _Candidate, significant: Mapping[tuple[int, ...], _Candidate]) -> _Candidate:
     """Return the conjunction of fewest told tags that holds the same rows."""
     told = np.array([tag.startswith(_TOLD) for tag in rows.tags])
 
@@ -328,9 +322,13 @@ def _measured(rows: TagRows, one: _Candidate, significant: Sequence[_Candidate])
     if not most:
         return one
     inside = rows.inside(one.columns)
-    near = [other for other in significant if SAME_ROWS * one.size <= other.size <= one.size / SAME_ROWS]
-    for other in sorted((other for other in near if count(other) < most), key=count)[:_NEAR]:
-        around = rows.inside(other.columns)
-        if (inside & around).sum() >= SAME_ROWS * (inside | around).sum():
-            return other
+    near = [
+        (count(other), len(other.columns), other.log_p, other.columns)
+        for other in significant.values()
+        if SAME_ROWS * one.size <= other.size <= one.size / SAME_ROWS and count(other) < most
+    ]
+    for *_, columns in sorted(near)[:_NEAR]:
+        around = rows.inside(columns)
+        if np.count_nonzero(inside & around) >= SAME_ROWS * np.count_nonzero(inside | around):
+            return significant[columns]
     return one

@@ -204,9 +204,17 @@ class Store:
 
     # Wants
 
+    def held_numbers(self, *, received_since_ms: int) -> set[int]:
+        """Return the numbers of the findings whose frames may be asked for, one a group, that came since then."""
+        return store_groups.held_numbers(self._connection, received_since_ms=received_since_ms)
+
+    def frames(self, finding_ids: Iterable[int]) -> list[FrameRow]:
+        """Return frames by the numbers of their findings, in order of number."""
+        return store_groups.frames(self._connection, finding_ids)
+
     def held_frames(self, *, received_since_ms: int) -> list[FrameRow]:
         """Return the frames that may be asked for, one a group, of findings that came since then."""
-        return store_groups.held_frames(self._connection, received_since_ms=received_since_ms)
+        return self.frames(self.held_numbers(received_since_ms=received_since_ms))
 
     def pooled_frames(self, limit_per_device: int, *, alive_since_ms: int) -> list[FrameRow]:
         """Return the frames here, or on their way from a living device, whose group is in no batch; one a group."""

@@ -79,6 +79,17 @@ _RULES: Final = (
         ),
     ),
     (
+        "the findings of a device are not as many, or as large, as were counted",
+        (
+            "SELECT DISTINCT site || '/' || device FROM"
+            " (SELECT c.site, c.device, c.frame_state, c.reason, c.findings, c.bytes FROM finding_count c EXCEPT"
+            "  SELECT site, device, frame_state, reason, count(*), sum(frame_bytes) FROM finding GROUP BY 1, 2, 3, 4)"
+            " UNION SELECT site || '/' || device FROM"
+            " (SELECT site, device, frame_state, reason, count(*), sum(frame_bytes) FROM finding GROUP BY 1, 2, 3, 4"
+            "  EXCEPT SELECT site, device, frame_state, reason, findings, bytes FROM finding_count)"
+        ),
+    ),
+    (
         "a want is marked without a time",
         "SELECT event_id FROM finding WHERE frame_state = 'wanted' AND (wanted_at_ms IS NULL OR asked_at_ms IS NULL)",
     ),

@@ -35,6 +35,7 @@ _JUNK: Final = (  # of the finding `m`
     " OR m.x1 <= 0 AND m.y1 <= 0 AND m.x2 >= m.width AND m.y2 >= m.height))"
 )
 _HAS_FRAME: Final = f"(m.frame_state IN ('wanted', 'present') AND NOT {_JUNK} OR m.want_open)"
+_numbers_decoder = msgspec.json.Decoder(set[int])
 _ALIVE: Final = "(d.online OR d.heartbeat_at_ms >= ?)"
 _FRAME: Final = (
     "m.id, m.site, m.device, m.camera, m.reason, m.label, m.captured_at_ms, m.tags, m.severity,"
@@ -195,11 +196,21 @@ def reopen_group(connection: sqlite3.Connection, event_id: str) -> None:
     )
 
 
-def held_frames(connection: sqlite3.Connection, *, received_since_ms: int) -> list[FrameRow]:
-    """Return the frames that may be asked for, one a group, of findings that came since then."""
-    rows = connection.execute(
-        f"SELECT {_FRAME} FROM finding m INDEXED BY finding_want_open WHERE want_open = 1 AND received_at_ms >= ?",
+def held_numbers(connection: sqlite3.Connection, *, received_since_ms: int) -> set[int]:
+    """Return the numbers of the findings whose frames may be asked for, one a group, that came since then."""
+    numbers = connection.execute(
+        "SELECT json_group_array(id) FROM finding INDEXED BY finding_want_open"
+        " WHERE want_open = 1 AND received_at_ms >= ?",
         (received_since_ms,),
+    ).fetchone()[0]
+    return _numbers_decoder.decode(numbers)
+
+
+def frames(connection: sqlite3.Connection, finding_ids: Iterable[int]) -> list[FrameRow]:
+    """Return frames by the numbers of their findings, in order of number."""
+    rows = connection.execute(
+        f"SELECT {_FRAME} FROM finding m WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id",
+        (msgspec.json.encode(list(finding_ids)).decode(),),
     )
     return [_frame_row(row) for row in rows]
 

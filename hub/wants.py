@@ -36,7 +36,7 @@ import numpy as np
 
 from edge.contract.samples import Reason
 from hub.config import WantsConfig
-from hub.likeness import Floats, Trait, codes, describe, log_fraction
+from hub.likeness import Floats, Traits, codes, describe
 from hub.store_groups import DeviceKey, DeviceSpend, FrameDetail, FrameRow
 from hub.thinning import in_turn
 from hub.weakspots import SpotState, WeakSpot
@@ -48,7 +48,6 @@ EVEN_SHARE_FACTOR: Final = 2
 LEAST_WEIGHT: Final = 0.25
 ASKED_STATES: Final = frozenset({SpotState.OPEN, SpotState.NOT_FIXED, SpotState.REGRESSED})
 _HARD: Final = frozenset({Reason.MISSED.value, Reason.SUSPECT.value})
-_SIZE_PX: Final = (4.0, 1024.0)
 
 
 @dataclass(frozen=True)
@@ -272,7 +271,7 @@ def _fill(need: Need, till: _Till, look: Callable[[Sequence[int]], Mapping[int, 
     closely, covering = ([f for f in frames if f.id in known] for frames in (closely, covering))
     if not closely:
         return
-    similarity = _similarity(describe([_trait(frame, known[frame.id]) for frame in (*closely, *covering)]))
+    similarity = _similarity(describe(_traits([*closely, *covering], known)))
     order = _Order(
         similarity[: len(closely), : len(closely)],
         np.array([LEAST_WEIGHT + (1 - LEAST_WEIGHT) * min(1.0, max(0.0, f.severity)) for f in closely], np.float32),
@@ -303,17 +302,14 @@ def _shortlist(frames: Sequence[FrameRow]) -> list[FrameRow]:
     return [frames[number] for number in np.sort(first)]
 
 
-def _trait(frame: FrameRow, known: FrameDetail) -> Trait:
-    x1, y1, x2, y2 = frame.place
-    shorter, longer = sorted(known.size_px)
-    return Trait(
-        features=known.features,
-        space=known.model,
-        place=((x1 + x2) / 2, (y1 + y2) / 2),
-        size=(log_fraction(shorter, *_SIZE_PX), log_fraction(longer, *_SIZE_PX)),
-        light=None,
-        label=frame.label,
-        reason=frame.reason,
+def _traits(frames: Sequence[FrameRow], known: Mapping[int, FrameDetail]) -> Traits:
+    details = [known[frame.id] for frame in frames]
+    return Traits(
+        features=[one.features for one in details],
+        space=[one.model for one in details],
+        place=[frame.place for frame in frames],
+        size_px=[one.size_px for one in details],
+        label=[frame.label for frame in frames],
     )
 
 

@@ -127,6 +127,9 @@ def test_the_readme_lines_that_need_no_hub_run(tmp_path: Path) -> None:
 def test_the_demo_ends_with_a_batch_and_the_hub_commands_go_on_from_it(tmp_path: Path) -> None:
     printed = run("hub demo --out demo-out --size 20", tmp_path)
     assert "batch 1: 20 images" in printed
+    table = run("hub weakspots", tmp_path / "demo-out").splitlines()
+    assert any("dark" in line for line in table), "the light that a camera lacks"
+    assert any("noisy" in line for line in table), "the noise that a camera has"
     folder = tmp_path / "demo-out"
     assert len(list((folder / "batch-1" / "images").iterdir())) == 20
     assert (folder / "batch-1" / "contact-sheet.png").is_file()

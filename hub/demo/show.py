@@ -104,6 +104,8 @@ def run_demo(out: Path, *, upload: Upload, size: int, console: Console) -> int:
             command = ["run", "--config", f"edge-{camera}.toml"]
             devices.append(stack.enter_context(_running("edge", command, out, name=f"edge-{camera}")))
         _watch(store, devices, hub, out=out, console=console)
+        refresh(store, Tagger(TagsConfig()), time.time_ns() // 1_000_000)  # what was named last has its frames to come
+        _watch(store, devices, hub, out=out, console=console)
         return _batch(store, out, size=size, console=console)
 
 

@@ -94,13 +94,14 @@ class Fleet:
         control = number % 10 == 3
         jpeg, sha256 = self._pictures[number % len(self._pictures)]
         inline = number % FRAME_EVERY == 0
+        captured_at_ms = int(str(event["captured_at_ms"])) + 400 * again
         finding = Finding(
-            event_id=hashlib.md5(b"%d" % number, usedforsecurity=False).hexdigest(),
+            event_id=f"{captured_at_ms:012x}7{hashlib.md5(b'%d' % number, usedforsecurity=False).hexdigest()[13:]}",
             site=f"plant{int(str(event['device'])[4:]) // 50}",
             device=event["device"],
             camera=event["camera"],
             sequence=number,
-            captured_at_ms=event["captured_at_ms"] + 400 * again,
+            captured_at_ms=captured_at_ms,
             reason=Reason.CONTROL if control else (Reason.LOW_CONFIDENCE if number % 10 in {5, 7} else Reason.MISSED),
             severity=float(self._rng.uniform(0, 1)),
             region=(0.0, 0.0, float(WIDTH), float(HEIGHT)) if control else event["region"],

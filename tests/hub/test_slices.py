@@ -149,7 +149,7 @@ def test_the_tail_of_200_000_rows_is_a_number_where_the_chance_is_none():
 def test_all_conjunctions_with_support_are_counted_exactly(seed, depth, support):
     rng = np.random.default_rng(seed)
     has = rng.random((60, 6)) < rng.choice([0.1, 0.3, 0.5, 0.9])
-    whole = TagRows(tuple("abcdef"), has, 20, log_factorials(60))
+    whole = TagRows(tuple("abcdef"), has, 20)
     gone = rng.random(60) < 0.3
     expected = {}
     for size in range(1, depth + 1):
@@ -272,6 +272,35 @@ def test_the_tag_that_tells_most_comes_first():
     missed = mask((1, 180), (0, 20), (1, 70), (0, 130), (1, 50), (0, 150), (1, 120), (0, 480))
     (first, *_) = find_slices(["dark", "tiny"], np.stack([dark, tiny], axis=1), missed, base_rate=0.3)
     assert first.tags == ("tiny", "dark")
+
+
+@pytest.mark.parametrize(
+    ("crowded", "expected"),
+    [
+        # 47 of 60: the most significant of all, and more than the 43 of 75 without it (p = .008);
+        # but there are twelve more tags, each of which could have been `crowded`
+        ((47, 13), {"dark"}),
+        # 50 of 60, 40 of 75 without it
+        ((50, 10), {"dark", "crowded"}),
+    ],
+)
+def test_a_tag_that_chance_may_have_added_is_left_out(crowded, expected):
+    """Of 135 dark rows 90 are missed, of the other 1065 510."""
+    dark, missed = mask((1, 135), (0, 1065)), mask((1, 90), (0, 45), (1, 510), (0, 555))
+    m, n = crowded
+    is_crowded = mask((1, m), (0, 90 - m), (1, n), (0, 45 - n), (1, 190), (0, 320), (1, 190), (0, 365))
+    others = np.random.default_rng(9).random((1200, 12)) < 0.5
+    tags = ["dark", "crowded", *(f"tag{number}" for number in range(12))]
+    slices = find_slices(tags, np.column_stack([dark, is_crowded, others]), missed, base_rate=BASE)
+    assert named(slices) == [expected]
+
+
+def test_a_tag_that_makes_no_difference_in_a_slice_makes_its_name_no_narrower():
+    """The tiny are missed at .6 whatever they are; of the others those with any of four tags less than the rest."""
+    rng = np.random.default_rng(0)
+    has = rng.random((20_000, 5)) < 0.3
+    missed = rng.random(len(has)) < np.where(has[:, 0], 0.6, 0.4 - 0.1 * has[:, 1:].sum(axis=1))
+    assert named(find_slices(list(TAGS[:5]), has, missed, base_rate=0.4)) == [{"tiny"}]
 
 
 def test_shuffled_rows_name_nothing_in_more_than_five_of_a_hundred_sets():

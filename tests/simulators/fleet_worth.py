@@ -15,7 +15,7 @@ import numpy as np
 
 from edge.contract.samples import Reason
 from hub.batches import Batch, new_batch
-from hub.candidates import trait_of
+from hub.candidates import traits_of
 from hub.config import WantsConfig
 from hub.likeness import describe
 from hub.selection import weights
@@ -132,7 +132,7 @@ def _events(knowing: Store, spot: WeakSpot) -> list[Candidate]:
 def _worth(fleet: Fleet, name: str, batches: Sequence[Batch], events: Sequence[Candidate]) -> Worth:
     # A group is one event; which of its findings stands for it may differ between the hubs.
     number_of = {row.group_id: number for number, row in enumerate(events)}
-    vectors = describe([trait_of(row, None) for row in events])
+    vectors = describe(traits_of(events))
     mean = vectors.mean(axis=0)
     average = float(np.clip(mean @ mean, 0.0, 0.99))
     weight = weights(np.array([row.severity for row in events]))
