@@ -6,7 +6,8 @@ follows from the slopes before and after. It is read where the slope is steepest
 gradient: defocus spreads every edge, motion only those that it crosses.
 
 Noise would pass for sharp edges. The crop is smoothed first, more where there is more noise, and that smoothing is
-subtracted again; what does not stand out of the remaining noise is no edge.
+subtracted again; what does not stand out of the remaining noise is no edge, and what that noise adds to the squared
+slopes, which is known, is taken off.
 
 Law: brightness and contrast do not enter, as long as the edges stand out.
 """
@@ -27,7 +28,8 @@ MAX_LENGTH_PX: Final = 160
 MAX_NOISE: Final = 12.0
 """Standard deviation of the noise, at that scale, in grey levels; above it the directions differ by chance."""
 
-_SMOOTHING: Final = ((3.0, 1.0), (9.0, 1.6), (math.inf, 2.4))  # up to this noise, by that sigma in pixels
+_LITTLE_NOISE: Final = 3.0
+_SMOOTHING: Final = (1.0, 1.3)  # sigma in pixels: with little noise, and with more
 _AGAIN: Final = 1.5  # the second smoothing, times the first
 _MIN_SLOPE: Final = 2.0  # grey levels a pixel
 _MIN_NOISES: Final = 5.0
@@ -62,16 +64,19 @@ def edge_spreads(gray: Gray, *, noise: float) -> Spreads:
     noise *= max(0.5, min(1.0, scale))  # neighbours' noise is alike after a codec: it averages out less than on paper
     if scale > 1 or noise > MAX_NOISE:
         return NO_SPREADS
-    first = next(sigma for limit, sigma in _SMOOTHING if noise < limit)
+    first = _SMOOTHING[noise >= _LITTLE_NOISE]
     again = _AGAIN * first
     once = _smoothed(_at_scale(gray), first)
     twice = _smoothed(once, again)
     x, y, x2, y2 = (_slope(picture, axis) for picture in (once, twice) for axis in (0, 1))
     power = x * x + y * y
-    least = max(_MIN_SLOPE, _MIN_NOISES * noise / (math.sqrt(8 * math.pi) * first * first))
+    # of white noise: the variance of a slope after the first smoothing, and its covariance with that after both
+    variance = noise * noise / (8 * math.pi * first**4)
+    covariance = noise * noise / (2 * math.pi * (2 * first * first + again * again) ** 2)
+    least = max(_MIN_SLOPE, _MIN_NOISES * math.sqrt(variance))
     edge = np.flatnonzero(power > least * least)
-    x, y, power = x[edge], y[edge], power[edge]
-    kept = x * x2[edge] + y * y2[edge]
+    x, y, power = x[edge], y[edge], power[edge] - 2 * variance
+    kept = x * x2[edge] + y * y2[edge] - 2 * covariance
     direction = np.rint(np.arctan2(y, x) * np.float32(4 / math.pi)).astype(np.int8) & 3
     return Spreads(*(_spread(power[mask], kept[mask], first, again) for mask in (direction == i for i in range(4))))
 

@@ -101,8 +101,11 @@ class SecondLooks:
 
     def give_up(self) -> None:
         """Let the control frames go that wait: they can no longer be looked at."""
-        self._released += [self.see(control.mined) for control in self._controls]
-        self._controls.clear()
+        while self._controls:
+            self._let_go(self._controls.popleft())
+
+    def _let_go(self, control: _Control) -> None:
+        self._released.append(self.see(control.mined))
 
     def forget(self) -> None:
         """Forget all that is held in a picture's pixels: it has another size."""
@@ -204,7 +207,11 @@ class SecondLooks:
         x1, y1, x2, y2 = (int(side) for side in tile)
         at = control.mined.at
         crop = np.ascontiguousarray(at.frame.image[y1:y2, x1:x2])
-        inside = self._detector.detect(crop).detections
+        try:
+            inside = self._detector.detect(crop).detections
+        except Exception:
+            self._let_go(self._controls.popleft())  # a frame that lacks a tile was not looked at twice
+            raise
         found = Detections(inside.xyxy + np.array([x1, y1, x1, y1], np.float32), inside.score, inside.class_id)
         control.found.append((tile, found))
         at.enlarged.append(found)

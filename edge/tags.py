@@ -26,8 +26,8 @@ MEDIUM_PX: Final = 32.0
 DARK: Final = 50.0
 BRIGHT: Final = 205.0
 FLAT: Final = 12.0
-NOISY: Final = 8.0
-GRAYSCALE_CHROMA: Final = 0.035
+NOISY: Final = 8.5
+GRAYSCALE_CHROMA: Final = 0.04
 GRAYSCALE_TINT: Final = 0.15
 DEFOCUS_PX: Final = 1.5
 MOTION_PX: Final = 2.0
@@ -45,7 +45,7 @@ _DIRECTIONS: Final = ("motion_horizontal", "motion_diagonal", "motion_vertical",
 _LUMA: Final = np.array([0.114, 0.587, 0.299], np.float32)  # of blue, green, red: BT.601
 _CLIPPED: Final = 235.0
 _GREY_SHARE: Final = 0.95
-_DARK_CHROMA: Final = 10.0  # grey levels: what rounding leaves of the colours of a dark frame
+_NO_CHROMA: Final = 2.5  # grey levels: what rounding and JPEG alone make of a weak tint
 
 
 def object_tags(
@@ -88,8 +88,8 @@ def is_grayscale(image: Image) -> bool:
     tint = (chroma * luma[:, None]).sum(axis=0) / (luma * luma).sum()
     apart = np.abs(chroma - tint * luma[:, None]).max(axis=1)
     at = int(_GREY_SHARE * (len(apart) - 1))
-    coloured = float(np.partition(apart, at)[at]) / (float(luma.mean()) + _DARK_CHROMA)
-    return coloured <= GRAYSCALE_CHROMA and float(np.abs(tint).max()) <= GRAYSCALE_TINT
+    allowed = max(GRAYSCALE_CHROMA * float(luma.mean()), _NO_CHROMA)
+    return float(np.partition(apart, at)[at]) <= allowed and float(np.abs(tint).max()) <= GRAYSCALE_TINT
 
 
 def _size_tag(region: Xyxy, input_scale: float) -> str:
@@ -99,11 +99,12 @@ def _size_tag(region: Xyxy, input_scale: float) -> str:
 
 
 def _light_tags(light: Light) -> Iterator[str]:
-    if light.brightness < DARK:
+    dark = light.brightness < DARK
+    if dark:
         yield "dark"
     if light.brightness > BRIGHT:
         yield "bright"
-    if light.contrast < FLAT:
+    if light.contrast < FLAT and not dark:  # little light leaves little contrast: that is said already
         yield "flat"
     if light.noise > NOISY:
         yield "noisy"
@@ -119,6 +120,7 @@ def _spreads(image: Image, region: Xyxy, light: Light) -> Spreads:
 
 
 def told_of_blur(spreads: Spreads) -> tuple[str, ...]:
+    """Return `motion_blur` with its direction, `defocus`, or nothing."""
     known = [-1.0 if spread is None else spread for spread in spreads]
     most = max(range(4), key=known.__getitem__)
     across = known[(most + 2) % 4]

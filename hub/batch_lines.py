@@ -37,11 +37,11 @@ def show_lines(batch: Batch, rows: Sequence[FindingRow]) -> list[str]:
         "",
         f"{'rank':>4}  {'':4}  {'event':8}  {'camera':14}  {'gain':>8}  why",
     ]
-    for rank, (member, row) in enumerate(zip(batch.members, rows, strict=True), start=1):
+    for member, row in zip(batch.members, rows, strict=True):
         first, *rest = _wrapped(member.why, width=32)
         mark = "test" if member.test else ""
         lines.append(
-            f"{rank:>4}  {mark:4}  {row.event_id[:8]}  {_cut(row.camera, 14):14}  {member.gain:>8.2f}  {first}"
+            f"{member.rank:>4}  {mark:4}  {row.event_id[:8]}  {_cut(row.camera, 14):14}  {member.gain:>8.2f}  {first}"
         )
         lines += [" " * 48 + line for line in rest]
     return lines
@@ -73,7 +73,7 @@ def batch_as_json(store: Store, batch: Batch) -> str:
     """
     members = [
         {
-            "rank": rank,
+            "rank": member.rank,
             "event_id": row.event_id,
             "group_id": member.group_id,
             "site": row.site,
@@ -87,7 +87,7 @@ def batch_as_json(store: Store, batch: Batch) -> str:
             "why": member.why,
             "test": member.test,
         }
-        for rank, (member, row) in enumerate(zip(batch.members, batch_rows(store, batch), strict=True), start=1)
+        for member, row in zip(batch.members, batch_rows(store, batch), strict=True)
     ]
     notes = {"notes": batch.notes} if batch.notes else {}
     return msgspec.json.encode({**dataclasses.asdict(batch.row), "members": members, **notes}).decode()

@@ -28,7 +28,7 @@ from hub.selection import PREFILTER, Kind, Pick, Shares, select, weights
 from hub.store import BatchMember, BatchRow, Candidate, FindingRow, FrameState, Store
 from hub.tags import Tagger, TagsConfig
 from hub.thinning import thin
-from hub.weakspots import NEXT, SpotState, WeakSpot, advance, belongs, weak_spot
+from hub.weakspots import NEXT, SpotState, WeakSpot, belongs, sources, step_of, weak_spot
 
 DEFAULT_SIZE: Final = 50
 DEFAULT_HARD: Final = 0.6
@@ -100,7 +100,7 @@ def new_batch(
         size: how many images are asked for.
         hard: the share of images on which the detector was wrong, 0..1.
         control: the share of frames drawn at random, 0..1; with `hard` at most 1.
-        weak_spot_id: choose only what is of this weak spot, and take it to `batched`.
+        weak_spot_id: choose only what is of this weak spot, and take it to `batched` in the same transaction.
         tagger: tells the tags that the weak spot is made of; None where no user's tags and no time zone are set.
         now_ms: UTC milliseconds; None: now.
 
@@ -124,10 +124,10 @@ def new_batch(
         now_ms=now_ms,
         title=spot.name if spot else title_of(choice.rows),
         weak_spot_id=weak_spot_id,
+        step=step_of(SpotState.BATCHED, spot.rate, now_ms=now_ms) if spot else None,
+        from_states=sources(SpotState.BATCHED),
         model=", ".join(model for model, _ in sorted(Counter(row.model for row in choice.rows).items(), key=by_count)),
     )
-    if spot is not None:
-        advance(store, spot.id, SpotState.BATCHED, now_ms=now_ms, batch_id=batch_id)
     made = read_batch(store, batch_id)
     notes = _notes(store, choice, spot, size=size, shares=shares, tagger=tagger, now_ms=now_ms)
     return replace(made, notes=(*notes, _test_note(made)))
@@ -272,6 +272,7 @@ def _member(store: Store, member: BatchMember) -> Member:
         width=row.width,
         height=row.height,
         test=member.test,
+        rank=member.rank,
     )
 
 

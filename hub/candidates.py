@@ -79,7 +79,9 @@ def traits_of(rows: Sequence[Candidate], lights: Sequence[Light | None] | None =
 
 def _light(lights: Sequence[Light | None]) -> Floats:
     """Return `[n, 4]` fractions, rows of NaN for None."""
-    rows = [(np.nan,) * 4 if one is None else (one.brightness, one.contrast, one.noise, one.sharpness) for one in lights]
+    rows = [
+        (np.nan,) * 4 if one is None else (one.brightness, one.contrast, one.noise, one.sharpness) for one in lights
+    ]
     brightness, contrast, noise, sharpness = np.array(rows, np.float32).reshape(-1, 4).T
     noise, sharpness = log_fraction(noise, *_NOISE), log_fraction(sharpness, *_SHARPNESS)
     return np.stack([brightness / 255, contrast / np.float32(_MAX_CONTRAST), noise, sharpness], axis=1)

@@ -101,7 +101,7 @@ def forget(
     site: Annotated[str, typer.Option(metavar="SITE", help="Everything of one site.")] = "",
     device: Annotated[str, typer.Option(metavar="SITE/DEVICE", help="Everything of one device.")] = "",
     before: Annotated[
-        str, typer.Option(metavar="TIME", help="Only what was captured before: 2026-01-31, or with time and zone.")
+        str, typer.Option(metavar="TIME", help="Only what was captured, or came, before: 2026-01-31, or with time.")
     ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
@@ -132,7 +132,7 @@ def forget(
     os.environ.setdefault("SQLITE_TMPDIR", str(path.absolute().parent))  # the new file: /tmp may be too small
     with Store.open(path, create=False) as store:
         counted = store.upkeep.count_forgetting(scope)
-        what = f"{scope}{f' before {before}' if before else ''}"
+        what = str(scope)
         print(f"{what}: {counted['frame_bytes'] / 1e6:.1f} MB of frames, and")
         for table, words in _TABLES.items():
             if counted.get(table):

@@ -79,7 +79,7 @@ class Curator:
         wants: WantsConfig,
         tagger: Tagger,
         pace_s: float = 0.5,
-        name_pace_s: float = 60.0,
+        name_pace_s: float = 3.0,
         keep: KeepConfig | None = None,
     ) -> None:
         """`pace_s`, `name_pace_s`: the least time between two rounds of wants, of naming; grouping is not held back.
@@ -97,6 +97,7 @@ class Curator:
         self._wants = wants
         self._max_age_ms = int(wants.max_age_h * HOUR_MS)
         self._memory = SpotMemory(tagger)
+        self._remembered_since = (0, 0)
         self._tagger = tagger
         self._name_pace_s = name_pace_s
         self._name_from_s = 0.0
@@ -174,23 +175,28 @@ class Curator:
     def _ask(self, now_ms: int) -> int:
         alive_since_ms = now_ms - ALIVE_MS
         living = self._store.living(alive_since_ms=alive_since_ms)
-        held = [f for f in self._store.held_frames(received_since_ms=now_ms - self._max_age_ms) if f.of in living]
-        if not held:
+        if (forgettings := self._store.upkeep.forgettings()) != self._remembered_since:
+            self._memory, self._remembered_since = SpotMemory(self._tagger), forgettings
+        self._memory.hold(self._store.held_numbers(received_since_ms=now_ms - self._max_age_ms), self._store.frames)
+        if not living or not self._memory.holds_any:
             return 0
         spots = weak_spots(self._store)
         newest_batch = {batch.weak_spot_id: batch.size for batch in self._store.batches() if batch.weak_spot_id}
         size_of = sizes(spots, newest_batch, self._wants)
         here = self._store.pooled_frames(POOLED_PER_DEVICE, alive_since_ms=alive_since_ms)
         batched = self._store.batched_frames(BATCHED)
-        needy = [spot for spot in spots if spot.id in size_of]
-        self._memory.begin(needy, [*held, *here], self._store.objects)
+        self._memory.begin([spot for spot in spots if spot.id in size_of], here, self._store.objects)
         needs = needs_of(
-            size_of, held=held, here=here, batched=batched, spots_of=self._memory.spots_of, rule=self._wants
+            size_of,
+            held=self._memory.held(living),
+            here=self._memory.told(here),
+            batched=self._memory.told(batched),
+            rule=self._wants,
         )
-        spent = self._store.spent_since(now_ms - DAY_MS)
-        want = choose(needs, spent, look=self._store.frame_details, rule=self._wants)
+        want = choose(needs, self._store.spent_since(now_ms - DAY_MS), look=self._store.frame_details, rule=self._wants)
         if want:
-            self._store.mark_wanted([one.event_id for one in want], now_ms=now_ms)
+            marked = self._store.mark_wanted([one.event_id for one in want], now_ms=now_ms)
+            want = [one for one in want if one.event_id in marked]
             self._send(want)
         return len(want)
 

@@ -107,8 +107,7 @@ class Member:
     Attributes:
         event_id: of the finding.
         site: where the device stands.
-        device: that saw it.
-        camera: of the device.
+        device, camera: that saw it.
         captured_at_ms: UTC, milliseconds since 1970.
         reason: why the device mined it.
         severity: 0..1.
@@ -117,9 +116,9 @@ class Member:
         label: the label suspected there; empty when none is.
         boxes: the detector's and the witnesses'.
         jpeg: the frame.
-        width: of the frame, in pixels, as the finding states.
-        height: the same.
+        width, height: of the frame, in pixels, as the finding states.
         test: it is of the test share: annotated, and never trained on.
+        rank: 1 for the first that was chosen; those of forgotten images are missing.
     """
 
     event_id: str
@@ -136,6 +135,7 @@ class Member:
     jpeg: bytes
     width: int
     height: int
+    rank: int
     test: bool = False
 
 
@@ -215,7 +215,7 @@ def export_batch(batch: BatchView, fmt: Format, out: Path) -> ExportReport:
             folder = yolo.images_of(test=page.member.test) if fmt is Format.YOLO else _MODULES[fmt].IMAGES
             files[f"{folder}/{page.name}"] = page.member.jpeg
     files[README] = "".join(_readme(batch, annotations, fmt, test=sorted(test))).encode()
-    files[CONTACT_SHEET] = contact_sheet([_tile(at, page) for at, page in enumerate(pages, 1)], title=_title(batch))
+    files[CONTACT_SHEET] = contact_sheet([_tile(page) for page in pages], title=_title(batch))
     files[MANIFEST] = _manifest(batch, fmt, files, labels=labels, pages=pages)
     write_whole(out, files)
     return ExportReport(
@@ -230,12 +230,12 @@ def export_batch(batch: BatchView, fmt: Format, out: Path) -> ExportReport:
 
 def image_names(batch: BatchView) -> tuple[str, ...]:
     """Return the file name of each member: batch, rank, `test` or `train`, camera and event, in the order of rank."""
-    digits = max(2, len(str(len(batch.members))))
+    digits = max(2, len(str(max((member.rank for member in batch.members), default=0))))
     return tuple(
-        f"{batch.id:04d}-{rank:0{digits}d}-{'test' if member.test else 'train'}-"
+        f"{batch.id:04d}-{member.rank:0{digits}d}-{'test' if member.test else 'train'}-"
         f"{re.sub('[^A-Za-z0-9_-]', '-', member.camera)[:40]}-"
         f"{re.sub('[^A-Za-z0-9]', '', member.event_id)[:8]}.jpg"
-        for rank, member in enumerate(batch.members, 1)
+        for member in batch.members
     )
 
 
@@ -340,7 +340,7 @@ def _model(batch: BatchView) -> str:
     return plain_text(batch.model, most=_MAX_LINE)
 
 
-def _tile(rank: int, page: _Page) -> Tile:
+def _tile(page: _Page) -> Tile:
     member = page.member
     boxes = page.image.annotations if page.image else ()
     return Tile(
@@ -348,7 +348,7 @@ def _tile(rank: int, page: _Page) -> Tile:
         region=member.region,
         reason=member.reason,
         caption=(
-            f"{rank:02d}{' TEST' * member.test} | {member.camera} | {_utc(member.captured_at_ms)}",
+            f"{member.rank:02d}{' TEST' * member.test} | {member.camera} | {_utc(member.captured_at_ms)}",
             f"{member.reason} {member.severity:.2f} | {member.label or 'no label'}",
             member.why,
         ),

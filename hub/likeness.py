@@ -11,7 +11,8 @@ the mean is ordinary, and what is ordinary is alike: were the small rest there b
 very frequent kind, which is the mean, would be told apart by their noise. A fraction enters as an angle of 0 to 180
 degrees: alike is 1, opposite ends are -1. What is not known of a trait (no features, no light) has no part in it.
 
-Why a finding was mined has no part in it either: missed or merely unsure, it shows the same. A batch has shares of both.
+Why a finding was mined has no part in it either: missed or merely unsure, it shows the same, and a batch has
+shares of both.
 """
 
 import math
@@ -46,8 +47,8 @@ class Traits:
         place: `[n, 4]`, the region's `xyxy` in fractions of the frame's width and height.
         size_px: `[n, 2]`, the region's two sides in pixels of the original frame, in any order.
         label: suspected in the region.
-        light: `[n, 4]`, brightness, contrast, noise and sharpness as fractions; rows of NaN where it is not known. None:
-            known of none.
+        light: `[n, 4]`, brightness, contrast, noise and sharpness as fractions; rows of NaN where it is not known.
+            None: known of none.
     """
 
     features: Sequence[NDArray[np.int8]]
@@ -63,10 +64,11 @@ def describe(traits: Traits) -> Floats:
     n = len(traits.label)
     if not n:
         return np.zeros((0, 1), np.float32)
-    place, sides = np.array(traits.place, np.float32), np.sort(np.array(traits.size_px, np.float32), axis=1)
+    place: Floats = np.array(traits.place, np.float32)
+    sides: Floats = np.sort(np.array(traits.size_px, np.float32), axis=1)
     blocks = {
         "features": centred(traits.features, traits.space),
-        "place": _angles((place[:, :2] + place[:, 2:]) / 2),
+        "place": _angles((place[:, :2] + place[:, 2:]) / np.float32(2)),
         "size": _angles(log_fraction(sides, *SIZE_PX)),
         "light": np.zeros((n, 0), np.float32) if traits.light is None else _angles(traits.light),
         "label": _one_hot(traits.label),

@@ -272,7 +272,7 @@ CREATE INDEX sighting_finding ON sighting (finding_id);
 CREATE INDEX sighting_model ON sighting (model, captured_at_ms);
 
 CREATE TABLE weak_spot (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
     name TEXT NOT NULL,
     tags TEXT NOT NULL UNIQUE,
     manual INTEGER NOT NULL,
@@ -283,7 +283,7 @@ CREATE TABLE weak_spot (
 );
 
 CREATE TABLE weak_spot_step (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
     weak_spot_id INTEGER NOT NULL REFERENCES weak_spot (id),
     at_ms INTEGER NOT NULL,
     state TEXT NOT NULL,

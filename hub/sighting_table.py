@@ -177,18 +177,15 @@ def _logit(share: float) -> float:
 
 def _coded(values: Sequence[_Key]) -> tuple[list[_Key], NDArray[np.int64]]:
     """Return the distinct values and which of them each is `[n]`."""
-    codes: dict[_Key, int] = {}
-    of_each = np.fromiter((codes.setdefault(value, len(codes)) for value in values), np.int64, len(values))
-    return list(codes), of_each
+    codes = {value: code for code, value in enumerate(dict.fromkeys(values))}
+    return list(codes), np.fromiter(map(codes.__getitem__, values), np.int64, len(values))
 
 
 def _matrix(tags: Sequence[tuple[str, ...]]) -> tuple[list[str], Mask]:
     """Return the names of all tags, and which row has which `[n, t]`."""
-    columns: dict[str, int] = {}
+    columns = {tag: column for column, tag in enumerate(dict.fromkeys(chain.from_iterable(tags)))}
     row_ids = np.repeat(np.arange(len(tags)), np.fromiter(map(len, tags), np.int64, len(tags)))
-    ids = np.fromiter(
-        (columns.setdefault(tag, len(columns)) for tag in chain.from_iterable(tags)), np.int64, len(row_ids)
-    )
+    ids = np.fromiter(map(columns.__getitem__, chain.from_iterable(tags)), np.int64, len(row_ids))
     has: Mask = np.zeros((len(tags), len(columns)), bool)
     has[row_ids, ids] = True
     return list(columns), has

@@ -21,12 +21,12 @@ name on the bound holds as if the names before were given; the benchmark counts 
 Laws:
 
 1. What is named does not depend on the order of the rows or of the tags.
-2. A slice holds at least `min_support` rows, with significantly many missed ones, that no more significant one holds:
-   nothing is named for the sake of another's rows. Its rate is above that of all other rows.
-3. A slice has no tag by chance. One stays only if what is seen is likelier with it than without it by more than the
-   number of tags: so many could have been the chance one.
+2. A slice holds at least `min_support` rows that no slice named before it holds, with significantly many missed ones
+   among them or among those of a narrower one that it stands for (law 3). Its rate is above that of all other rows.
+3. A slice has no tag that chance may have added: one stays only if what is seen is likelier with it than without it by
+   a factor of the number of tags, as so many could have been it.
 4. Of tags that hold the same rows one is named: a measured one before a told one, and these in the order `label:`,
-   `hours:`, `camera:`, `site:`. Nearly the same (`SAME_ROWS`) is enough for a measured one.
+   `hours:`, `camera:`, `site:`. Nearly the same (`SAME_ROWS`) is enough for a measured one, if it tells as much.
 """
 
 from collections.abc import Mapping, Sequence
@@ -81,7 +81,7 @@ class Slice:
         tags: at most `max_depth`, the one that tells most first.
         rate: over all rows.
         p_value: the chance that shuffled rows name a slice as clear as this; corrected for what was tried.
-        score: (low - against) * sqrt(rows), to rank by.
+        score: (low - against) * sqrt(rows), to rank by: times rows, a large and vague slice would hide a clear one.
         members: `[n]` whether a row is in the slice.
     """
 
@@ -94,7 +94,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A conjunction: ascending columns, missed rows, all rows, the logarithm of its corrected p-value."""
+    """A conjunction: ascending columns, missed rows, all rows, log of the corrected p-value of what it stands for."""
 
     columns: tuple[int, ...]
     missed: int
@@ -312,7 +312,7 @@ def _by_weight(rows: TagRows, columns: tuple[int, ...]) -> list[int]:
 
 
 def _measured(rows: TagRows, one: _Candidate, significant: Mapping[tuple[int, ...], _Candidate]) -> _Candidate:
-    """Return the conjunction of fewest told tags that holds the same rows."""
+    """Return the conjunction of fewest told tags that holds the same rows, and as well (law 3) the missed ones."""
     told = np.array([tag.startswith(_TOLD) for tag in rows.tags])
 
     def count(candidate: _Candidate) -> int:
@@ -322,10 +322,11 @@ def _measured(rows: TagRows, one: _Candidate, significant: Mapping[tuple[int, ..
     if not most:
         return one
     inside = rows.inside(one.columns)
+    enough = significant.get(one.columns, one).log_p + np.log(len(rows.tags))
     near = [
         (count(other), len(other.columns), other.log_p, other.columns)
         for other in significant.values()
-        if SAME_ROWS * one.size <= other.size <= one.size / SAME_ROWS and count(other) < most
+        if SAME_ROWS * one.size <= other.size <= one.size / SAME_ROWS and other.log_p <= enough and count(other) < most
     ]
     for *_, columns in sorted(near)[:_NEAR]:
         around = rows.inside(columns)

@@ -10,7 +10,7 @@ A `Store` belongs to the thread that opened it; each thread opens its own.
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 from urllib.parse import quote
@@ -32,11 +32,11 @@ from hub.store_batches import Candidate
 from hub.store_groups import DeviceKey, DeviceSpend, FrameDetail, FrameRow, Overdue
 from hub.store_plots import Series
 from hub.store_policies import DeviceWord, PolicyRow
-from hub.store_rows import BatchMember, BatchRow, FindingRow, FrameState, GroupAssignment, LeaderRow
+from hub.store_rows import BatchMember, BatchRow, FindingRow, FrameState, GroupAssignment, LeaderRow, immediate
 from hub.store_sightings import SightingRow
 from hub.store_status import HubStatus
 from hub.store_upkeep import Upkeep
-from hub.store_weakspots import Spots
+from hub.store_weakspots import Spots, StepRow
 
 __all__ = ["BatchMember", "BatchRow", "Candidate", "FindingRow", "FrameState", "GroupAssignment", "LeaderRow", "Store"]
 
@@ -45,6 +45,7 @@ _BUSY_PAUSE_S: Final = 0.01
 PRAGMAS: Final = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
+    "PRAGMA wal_autocheckpoint = 4000",  # pages: a page that many transactions write is copied once for all of them
     "PRAGMA foreign_keys = ON",
 )
 
@@ -243,9 +244,9 @@ class Store:
         """Return what was asked of each `(site, device)` since then, and how many wants of any age wait."""
         return store_groups.spent_since(self._connection, since_ms)
 
-    def mark_wanted(self, event_ids: Sequence[str], *, now_ms: int) -> None:
-        """Record that these frames are asked for."""
-        store_groups.mark_wanted(self._connection, event_ids, now_ms=now_ms)
+    def mark_wanted(self, event_ids: Sequence[str], *, now_ms: int) -> set[str]:
+        """Record that these frames are asked for; return those that were held until then: the others are not."""
+        return store_groups.mark_wanted(self._connection, event_ids, now_ms=now_ms)
 
     def overdue_wants(self, *, asked_before_ms: int, alive_since_ms: int, limit_per_device: int) -> list[Overdue]:
         """Return unanswered wants of devices that are online or were heard since `alive_since_ms`."""
@@ -294,14 +295,24 @@ class Store:
         now_ms: int,
         title: str,
         weak_spot_id: int | None = None,
+        step: StepRow | None = None,
+        from_states: Collection[str] = (),
         model: str = "",
     ) -> int:
-        """Freeze a batch, in order of rank, and return its number. Which members are `test` is decided here.
+        """Freeze a batch, in order of rank, and return its number.
 
-        Raises `UnusableError`, and stores nothing, when a frame is not here or a group is already in a batch.
+        The weak spot takes `step` with it if it is in one of `from_states`. Raises `UnusableError`, and stores nothing
+        at all, when it is in none, a frame is not here, or a group is already in a batch.
         """
         batch = BatchRow(id=0, created_at_ms=now_ms, size=0, title=title, weak_spot_id=weak_spot_id, model=model)
-        return store_batches.freeze_batch(self._connection, members, batch)
+        with immediate(self._connection):
+            if weak_spot_id is not None and step and (state := self.spots.one(weak_spot_id).state) not in from_states:
+                msg = f"weak spot {weak_spot_id} is `{state}` now: it cannot get a batch"
+                raise UnusableError(msg)
+            number = store_batches.freeze_batch(self._connection, members, batch)
+            if weak_spot_id is not None and step:
+                self.spots.move(weak_spot_id, step._replace(batch_id=number))
+        return number
 
     def batches(self) -> list[BatchRow]:
         """Return every batch, oldest first."""

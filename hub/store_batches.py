@@ -8,7 +8,7 @@ import numpy as np
 
 from edge.contract.errors import UnusableError
 from edge.contract.samples import Reason, Xyxy
-from hub.store_rows import FINDING_COLUMNS, BatchMember, BatchRow, Features, FindingRow, finding_row, immediate
+from hub.store_rows import FINDING_COLUMNS, BatchMember, BatchRow, Features, FindingRow, finding_row
 from hub.testshare import is_test
 
 _CANDIDATE: Final = (
@@ -104,38 +104,37 @@ def _candidate(row: tuple[Any, ...]) -> Candidate:
 
 
 def freeze_batch(connection: sqlite3.Connection, members: Sequence[BatchMember], batch: BatchRow) -> int:
-    """Store a batch for good and return its number.
+    """Store a batch for good and return its number. Within a transaction.
 
-    What is decided here, whatever the arguments say: `batch.id`, `batch.size`, and which members are `test`.
+    What is decided here, whatever the arguments say: `batch.id`, `batch.size`, and the members' `test` and `rank`.
     """
     if not members:
         msg = "a batch needs at least one image"
         raise UnusableError(msg)
-    with immediate(connection):
-        batch_id: int = connection.execute(
-            "INSERT INTO batch (created_at_ms, size, title, weak_spot_id, model) VALUES (?, ?, ?, ?, ?) RETURNING id",
-            (batch.created_at_ms, len(members), batch.title, batch.weak_spot_id, batch.model),
-        ).fetchone()[0]
-        for rank, member in enumerate(members, start=1):
-            taken = connection.execute(
-                "SELECT site, device, camera, captured_at_ms FROM finding"
-                " WHERE event_id = ? AND group_id = ? AND frame_state = 'present'",
-                (member.event_id, member.group_id),
-            ).fetchone()
-            if taken is None:
-                msg = f"{member.event_id} has no frame here, or is not of group {member.group_id}"
-                raise UnusableError(msg)
-            site, device, camera, captured_at_ms = taken
-            test = is_test(site=site, device=device, camera=camera, captured_at_ms=captured_at_ms)
-            try:
-                connection.execute(
-                    "INSERT INTO batch_member (batch_id, rank, event_id, group_id, why, gain, test)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (batch_id, rank, member.event_id, member.group_id, member.why, member.gain, test),
-                )
-            except sqlite3.IntegrityError as error:
-                msg = f"group {member.group_id} is already in a batch"
-                raise UnusableError(msg) from error
+    batch_id: int = connection.execute(
+        "INSERT INTO batch (created_at_ms, size, title, weak_spot_id, model) VALUES (?, ?, ?, ?, ?) RETURNING id",
+        (batch.created_at_ms, len(members), batch.title, batch.weak_spot_id, batch.model),
+    ).fetchone()[0]
+    for rank, member in enumerate(members, start=1):
+        taken = connection.execute(
+            "SELECT site, device, camera, captured_at_ms FROM finding"
+            " WHERE event_id = ? AND group_id = ? AND frame_state = 'present'",
+            (member.event_id, member.group_id),
+        ).fetchone()
+        if taken is None:
+            msg = f"{member.event_id} has no frame here, or is not of group {member.group_id}"
+            raise UnusableError(msg)
+        site, device, camera, captured_at_ms = taken
+        test = is_test(site=site, device=device, camera=camera, captured_at_ms=captured_at_ms)
+        try:
+            connection.execute(
+                "INSERT INTO batch_member (batch_id, rank, event_id, group_id, why, gain, test)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (batch_id, rank, member.event_id, member.group_id, member.why, member.gain, test),
+            )
+        except sqlite3.IntegrityError as error:
+            msg = f"group {member.group_id} is already in a batch"
+            raise UnusableError(msg) from error
     return batch_id
 
 
@@ -162,9 +161,10 @@ def batch(connection: sqlite3.Connection, batch_id: int) -> BatchRow:
 def batch_members(connection: sqlite3.Connection, batch_id: int) -> list[BatchMember]:
     """Return the members of a batch in order of rank."""
     rows = connection.execute(
-        "SELECT event_id, group_id, why, gain, test FROM batch_member WHERE batch_id = ? ORDER BY rank", (batch_id,)
+        "SELECT event_id, group_id, why, gain, test, rank FROM batch_member WHERE batch_id = ? ORDER BY rank",
+        (batch_id,),
     )
-    return [BatchMember(r[0], r[1], r[2], r[3], test=bool(r[4])) for r in rows]
+    return [BatchMember(r[0], r[1], r[2], r[3], test=bool(r[4]), rank=r[5]) for r in rows]
 
 
 def finding(connection: sqlite3.Connection, event_id: str) -> FindingRow:

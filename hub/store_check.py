@@ -13,6 +13,7 @@ from edge.contract.samples import Finding
 from hub.images import require_jpeg
 from hub.store_forgotten import traces
 from hub.tags import join_tags
+from hub.testshare import is_test
 
 _RULES: Final = (
     (
@@ -90,6 +91,13 @@ _RULES: Final = (
         ),
     ),
     (
+        "an image of a batch is on the wrong side of the test share",
+        (
+            "SELECT m.event_id FROM batch_member m JOIN finding f ON f.event_id = m.event_id"
+            " WHERE m.test <> is_test(f.site, f.device, f.camera, f.captured_at_ms)"
+        ),
+    ),
+    (
         "a want is marked without a time",
         "SELECT event_id FROM finding WHERE frame_state = 'wanted' AND (wanted_at_ms IS NULL OR asked_at_ms IS NULL)",
     ),
@@ -104,6 +112,7 @@ _finding_decoder = msgspec.json.Decoder(Finding)
 
 def violations(connection: sqlite3.Connection) -> Iterator[str]:
     """Yield one sentence a violation. Reads the whole database, frames too, in one read transaction."""
+    connection.create_function("is_test", 4, _is_test, deterministic=True)
     connection.execute("BEGIN")
     try:
         yield from _integrity(connection)
@@ -118,6 +127,10 @@ def violations(connection: sqlite3.Connection) -> Iterator[str]:
         yield f"the file is damaged, and the rest of it cannot be checked: {error}"
     finally:
         connection.rollback()
+
+
+def _is_test(site: str, device: str, camera: str, captured_at_ms: int) -> bool:
+    return is_test(site=site, device=device, camera=camera, captured_at_ms=captured_at_ms)
 
 
 def _integrity(connection: sqlite3.Connection) -> Iterator[str]:

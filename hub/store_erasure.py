@@ -20,7 +20,7 @@ from typing import Final
 import msgspec
 
 from edge.contract.errors import UnusableError
-from hub.store_forgotten import Scope, conditions, forgettings, place_of
+from hub.store_forgotten import Scope, conditions, finding_condition, forgettings, place_of
 from hub.store_groups import reopen_group
 from hub.store_rows import immediate
 from hub.store_sightings import note_sightings
@@ -75,7 +75,8 @@ def remove(connection: sqlite3.Connection, scope: Scope) -> Iterator[tuple[int, 
     connection.execute("PRAGMA secure_delete = ON")
     try:
         with immediate(connection):  # first: who made what cannot be asked of rows that are gone
-            _rename(connection, scope, _words(connection, scope))
+            words = _words(connection, scope)
+            _rename(connection, scope, words)
         for start in range(0, len(numbers), PIECE):
             piece = numbers[start : start + PIECE]
             with immediate(connection):
@@ -85,13 +86,14 @@ def remove(connection: sqlite3.Connection, scope: Scope) -> Iterator[tuple[int, 
             for table, condition, of in _going(scope):
                 if table != "finding":
                     connection.execute(f"DELETE FROM {table} WHERE {condition}", of)
+            _rename(connection, scope, words)  # `hub serve` may have named weak spots meanwhile
     finally:
         connection.execute("PRAGMA foreign_keys = ON")
     yield len(numbers), len(numbers)
 
 
 def erase(connection: sqlite3.Connection, number: int) -> None:
-    """Write the file anew, empty the journal and note that nothing is left.
+    """Write the file anew, empty the journal and note that nothing is left of this scope, nor of any within it.
 
     Nothing can be stored meanwhile. It takes free space of twice the file. Raises `UnusableError` when other processes
     keep the journal in use, `sqlite3.Error` when there is no space; the forgetting is unfinished then.
@@ -104,12 +106,15 @@ def erase(connection: sqlite3.Connection, number: int) -> None:
             raise UnusableError(msg)
         time.sleep(_PAUSE_S)
     now_ms = time.time_ns() // 1_000_000
-    connection.execute("UPDATE forgotten SET erased_at_ms = ? WHERE id = ?", (now_ms, number))
+    with immediate(connection):
+        known = forgettings(connection)
+        scope = next(one.scope for one in known if one.id == number)
+        done = [one.id for one in known if one.erased_at_ms is None and scope.contains(one.scope)]
+        connection.executemany("UPDATE forgotten SET erased_at_ms = ? WHERE id = ?", [(now_ms, one) for one in done])
 
 
 def _findings(scope: Scope) -> tuple[str, tuple[object, ...]]:
-    place, names = place_of(scope)
-    return (place, names) if scope.whole else (f"{place} AND captured_at_ms < ?", (*names, scope.before_ms))
+    return place_of(scope) if scope.whole else finding_condition(scope)[1:]
 
 
 def _going(scope: Scope) -> list[tuple[str, str, tuple[object, ...]]]:
@@ -227,4 +232,4 @@ def _is_of(scope: Scope, place: str) -> bool:
     """Whether the value of a `site:` or `camera:` tag is of the scope."""
     if not scope.device:
         return place == scope.site or place.startswith(f"{scope.site}/")
-    return place == str(scope) or place.startswith(f"{scope}/")
+    return place == scope.place or place.startswith(f"{scope.place}/")

@@ -1,8 +1,9 @@
 """What was forgotten stays forgotten: what a device still holds of it is acknowledged when it comes, and not stored.
 
 A row of `forgotten` is a scope: a site, a device of it, or everything (an empty name), and what was captured before a
-time. `whole`: no time was given, so the device's own row, policies and counts went as well. `erased_at_ms` is set when
-the bytes, too, have left the file; until then the forgetting is unfinished.
+time, by the device's clock, or had come before it, whatever that clock said. `whole`: no time was given, so the
+device's own row, policies and counts went as well. `erased_at_ms` is set when the bytes, too, have left the file; until
+then the forgetting is unfinished.
 
 Laws:
 
@@ -13,11 +14,13 @@ Laws:
 
 A frame's part does not say when it was captured. So a part of a forgotten device that is here before its own finding,
 which several hub processes and `upload = "all"` can bring about, is dropped as well; the finding stays without a frame.
+A sample that is sent again and bears a time still to come, of a device whose clock is wrong, passes for a new one.
 """
 
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from edge.contract.status import Heartbeat
@@ -49,8 +52,19 @@ class Scope(NamedTuple):
         """Whether the device is meant."""
         return self.site in {"", site} and self.device in {"", device}
 
+    def contains(self, other: "Scope") -> bool:
+        """Whether all that is of the other is of this one."""
+        earlier = other.before_ms <= self.before_ms and (self.whole or not other.whole)
+        return earlier and self.site in {"", other.site} and self.device in {"", other.device}
+
     def __str__(self) -> str:
-        """Return it as a person would name it."""
+        """Return it as a person would name it, with the time as `hub forget --before` takes it."""
+        before = "" if self.whole else f" before {datetime.fromtimestamp(self.before_ms / 1000, UTC).isoformat()}"
+        return f"{self.place}{before}"
+
+    @property
+    def place(self) -> str:
+        """The name of the device or the site."""
         return f"{self.site}/{self.device}" if self.device else self.site or "everything"
 
 
@@ -97,8 +111,8 @@ def _content(connection: sqlite3.Connection, arrival: Arrival, scopes: Sequence[
             return ClearedContent()
         case HeartbeatContent(heartbeat=heartbeat) if heartbeat.at_ms < silent_ms:
             return ClearedContent()
-        case HeartbeatContent(heartbeat=heartbeat) if silent_ms:
-            _start_counting(connection, arrival, heartbeat, silent_ms=silent_ms, now_ms=now_ms)
+        case HeartbeatContent(heartbeat=heartbeat) if meant:
+            _start_counting(connection, arrival, heartbeat, before_ms=before_ms, now_ms=now_ms)
     return content
 
 
@@ -107,10 +121,10 @@ def _is_known(connection: sqlite3.Connection, event_id: str) -> bool:
 
 
 def _start_counting(
-    connection: sqlite3.Connection, arrival: Arrival, heartbeat: Heartbeat, *, silent_ms: int, now_ms: int
+    connection: sqlite3.Connection, arrival: Arrival, heartbeat: Heartbeat, *, before_ms: int, now_ms: int
 ) -> None:
     """Counts add up from the start of a boot: of one that was running when it was forgotten, count on from here."""
-    if heartbeat.at_ms - heartbeat.uptime_s * 1000 < silent_ms:
+    if min(heartbeat.at_ms, now_ms) - heartbeat.uptime_s * 1000 < before_ms:
         mark_only(connection, heartbeat, site=arrival.site, device=arrival.device, now_ms=now_ms)
 
 
@@ -130,7 +144,7 @@ def conditions(scope: Scope) -> list[tuple[str, str, tuple[object, ...]]]:
     place, names = place_of(scope)
     time = scope.before_ms
     found = [
-        ("finding", f"{place} AND captured_at_ms < ?", (*names, time)),
+        finding_condition(scope),
         ("sighting", f"{place} AND captured_at_ms < ?", (*names, time)),
         ("frame_part", f"{place} AND received_at_ms < ?", (*names, time)),
         ("refused_message", f"{_refused(scope)} AND received_at_ms < ?", (*_refused_values(scope), time)),
@@ -141,9 +155,18 @@ def conditions(scope: Scope) -> list[tuple[str, str, tuple[object, ...]]]:
         found += [
             ("device", f"{place} AND coalesce(heartbeat_at_ms, state_at_ms) < ?", (*names, time)),
             ("policy", f"{place} AND set_at_ms < ?", (*names, time)),
-            ("weak_spot", "instr(tags, ?) AND opened_at_ms < ?", (f"camera:{scope}/", time)),
+            ("weak_spot", "instr(tags, ?) AND opened_at_ms < ?", (f"camera:{scope.place}/", time)),
         ]
     return found
+
+
+def finding_condition(scope: Scope) -> tuple[str, str, tuple[object, ...]]:
+    """Return what findings must not be here: a device's clock may run ahead, but what had come was captured."""
+    place, names = place_of(scope)
+    if scope.whole:
+        return "finding", f"{place} AND captured_at_ms < ?", (*names, scope.before_ms)
+    times = (scope.before_ms, scope.before_ms)
+    return "finding", f"{place} AND (captured_at_ms < ? OR received_at_ms < ?)", (*names, *times)
 
 
 def place_of(scope: Scope) -> tuple[str, tuple[str, ...]]:

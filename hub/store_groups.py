@@ -249,7 +249,7 @@ def batched_frames(connection: sqlite3.Connection, limit: int) -> list[FrameRow]
 
 
 def _frame_row(row: tuple[int, str, str, str, str, str, int, str, float, float, float, float, float]) -> FrameRow:
-    return FrameRow(*row[:9], row[9:])
+    return FrameRow._make((*row[:9], row[9:]))
 
 
 def frame_details(connection: sqlite3.Connection, finding_ids: Iterable[int]) -> dict[int, FrameDetail]:
@@ -293,14 +293,14 @@ def spent_since(connection: sqlite3.Connection, since_ms: int) -> dict[DeviceKey
     return {(r[0], r[1]): DeviceSpend(bytes=r[2], outstanding=r[3]) for r in rows}
 
 
-def mark_wanted(connection: sqlite3.Connection, event_ids: Sequence[str], *, now_ms: int) -> None:
-    """Record that these frames are asked for now."""
+def mark_wanted(connection: sqlite3.Connection, event_ids: Sequence[str], *, now_ms: int) -> set[str]:
+    """Record that these frames are asked for now; return those that were held until then."""
+    statement = (
+        "UPDATE finding SET frame_state = 'wanted', want_open = 0, wanted_at_ms = ?1, asked_at_ms = ?1"
+        " WHERE event_id = ?2 AND frame_state = 'held'"
+    )
     with immediate(connection):
-        connection.executemany(
-            "UPDATE finding SET frame_state = 'wanted', want_open = 0, wanted_at_ms = ?1, asked_at_ms = ?1"
-            " WHERE event_id = ?2 AND frame_state = 'held'",
-            [(now_ms, event_id) for event_id in event_ids],
-        )
+        return {one for one in event_ids if connection.execute(statement, (now_ms, one)).rowcount}
 
 
 def overdue_wants(

@@ -137,12 +137,13 @@ class GroupAssignment:
 
 @dataclass(frozen=True, slots=True)
 class BatchMember:
-    """One image of a batch. `rank` is not here: it is the place in the list, from 1.
+    """One image of a batch. `test` and `rank` are decided when the batch is frozen.
 
     Attributes:
         why: one phrase for the annotator's engineer: why this image was chosen.
         gain: what it added to the selection's objective.
         test: it is of the test share: it measures what a training brought, and is never trained on.
+        rank: 1 for the first that was chosen; it stays when others are forgotten.
     """
 
     event_id: str
@@ -150,6 +151,7 @@ class BatchMember:
     why: str
     gain: float
     test: bool = False
+    rank: int = 0
 
 
 @dataclass(frozen=True, slots=True)

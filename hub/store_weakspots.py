@@ -144,8 +144,12 @@ class Spots:
                 return False
             if minutes is not None:
                 _add_minutes(self._connection, spot_id, minutes)
-            _move(self._connection, spot_id, step)
+            self.move(spot_id, step)
         return True
+
+    def move(self, spot_id: int, step: StepRow) -> None:
+        """Take a step, whatever the state. Within a transaction."""
+        _move(self._connection, spot_id, step)
 
     def newest_measurements(self) -> dict[int, StepRow]:
         """Return of each weak spot the newest step that has a rate."""
@@ -165,12 +169,15 @@ class Spots:
         with immediate(self._connection):
             if self.last_step() != last:
                 return False
+            there = {spot.id for spot in self.all()}  # without those that were dropped meanwhile
             for name, tags, first in record.opened:
                 _open(self._connection, name, tags, manual=False, first=first)
             for spot_id, step in record.measured:
-                _measure(self._connection, spot_id, step)
+                if spot_id in there:
+                    _measure(self._connection, spot_id, step)
             for move in record.moves:
-                _move(self._connection, move.spot_id, move.step)
+                if move.spot_id in there:
+                    _move(self._connection, move.spot_id, move.step)
             self._connection.executemany(
                 "UPDATE weak_spot SET named_at_ms = ? WHERE id = ?", [(record.at_ms, one) for one in record.found]
             )

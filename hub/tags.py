@@ -132,6 +132,17 @@ class Where:
         return True
 
 
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """A rule of the user's, its terms by what they are told by."""
+
+    name: str
+    bit: int
+    of_device: Where
+    of_hub: Where
+    rest: Where | None  # the rules before it, and where in the frame
+
+
 class Tagger:
     """Tells the tags of things.
 
@@ -147,13 +158,14 @@ class Tagger:
         except (ZoneInfoNotFoundError, ValueError, OSError) as error:
             msg = f"tags.timezone: there is no time zone {config.timezone!r}"
             raise UnusableError(msg) from error
-        self._rules: list[tuple[str, Where]] = []
+        self._rules: list[_Rule] = []
         for name, rule in config.rules.items():
             self._add_rule(name, rule)
         self._names = frozenset(config.rules)
-        self._hours: dict[int, str] = {}
-        self._told: dict[str, tuple[str, ...]] = {}
-        self._told_at: dict[tuple[str, str, str, str, str], tuple[str, ...]] = {}
+        # what was told before, each with the bits of the rules that it leaves possible
+        self._hours: dict[int, int] = {}
+        self._told: dict[str, tuple[tuple[str, ...], int]] = {}
+        self._told_at: dict[tuple[str, str, str, str, int], tuple[tuple[str, ...], int]] = {}
 
     def _add_rule(self, name: str, rule: str) -> None:
         if not _NAME.fullmatch(name) or name in ("and", "not"):
@@ -163,7 +175,7 @@ class Tagger:
             msg = f"tags.rules: {name} has a meaning already; give the rule another name"
             raise UnusableError(msg)
         try:
-            self._rules.append((name, self.where(rule)))
+            self._rules.append(_split(name, self.where(rule), bit=1 << len(self._rules)))
         except UnusableError as error:
             msg = f"tags.rules: {name}: {error}"
             raise UnusableError(msg) from error
@@ -171,28 +183,35 @@ class Tagger:
     def tags(self, one: Taggable) -> tuple[str, ...]:
         """Return the device's tags, then the hub's, then the user's."""
         try:
-            hours = self._hours[one.captured_at_ms // _QUARTER_MS]
-            tags = self._told[one.tags] + self._told_at[one.site, one.device, one.camera, one.label, hours]
+            hour = self._hours[one.captured_at_ms // _QUARTER_MS]
+            own, possible = self._told[one.tags]
+            at, possible_there = self._told_at[one.site, one.device, one.camera, one.label, hour]
         except KeyError:
-            tags = self._tell(one)
-        for name, rule in self._rules:
-            if rule.holds(one, tags):
-                tags += (name,)
+            own, possible, at, possible_there = self._tell(one)
+        tags = own + at
+        possible &= possible_there
+        if possible:
+            for rule in self._rules:
+                if possible & rule.bit and (rule.rest is None or rule.rest.holds(one, tags)):
+                    tags += (rule.name,)
         return tags
 
-    def _tell(self, one: Taggable) -> tuple[str, ...]:
-        """Return the device's tags and the hub's, and remember what they are told by."""
+    def _tell(self, one: Taggable) -> tuple[tuple[str, ...], int, tuple[str, ...], int]:
+        """Return the device's tags and the hub's, each with the rules they leave possible, and remember them."""
         if max(len(self._hours), len(self._told), len(self._told_at)) >= _REMEMBERED:
             self._hours.clear()
             self._told.clear()
             self._told_at.clear()
         site, device, camera, label, quarter = one.site, one.device, one.camera, one.label, _quarter(one)
-        hours = self._hours[quarter] = HOURS[_hour(quarter, self.zone) // 4]
-        own = dict.fromkeys(tag for tag in split_tags(one.tags) if ":" not in tag and tag not in self._names)
+        hour = self._hours[quarter] = _hour(quarter, self.zone)
+        own = tuple(dict.fromkeys(tag for tag in split_tags(one.tags) if ":" not in tag and tag not in self._names))
         of_label = (f"label:{label.replace(' ', '_')}",) if label else ()
-        at = (f"site:{site}", f"camera:{site}/{device}/{camera}", *of_label, hours)
-        self._told[one.tags], self._told_at[site, device, camera, label, hours] = tuple(own), at
-        return (*own, *at)
+        at = (f"site:{site}", f"camera:{site}/{device}/{camera}", *of_label, HOURS[hour // 4])
+        possible = sum(rule.bit for rule in self._rules if rule.of_device.holds(one, own))
+        possible_there = sum(rule.bit for rule in self._rules if rule.of_hub.holds(one, at))
+        self._told[one.tags] = own, possible
+        self._told_at[site, device, camera, label, hour] = at, possible_there
+        return own, possible, at, possible_there
 
     def where(self, text: str) -> Where:
         """Return the rule that a user wrote, with the hours of this zone.
@@ -200,7 +219,7 @@ class Tagger:
         Raises `UnusableError`, naming the term, when one cannot be read or asks for a tag that nobody gives.
         """
         where = Where.parse(text, zone=self.zone)
-        known = (*DEVICE_TAGS, *HOURS, *(name for name, _ in self._rules))
+        known = (*DEVICE_TAGS, *HOURS, *(rule.name for rule in self._rules))
         for term in where.terms:
             if isinstance(term, HasTag) and term.tag not in known and not _is_keyed(term.tag):
                 key, colon, _ = term.tag.partition(":")
@@ -232,6 +251,20 @@ def _term(text: str) -> Term:
         msg = f"the term {text!r} cannot be read; {_GRAMMAR}"
         raise UnusableError(msg)
     return HasTag(tagged[2], wanted=tagged[1] is None)
+
+
+def _split(name: str, where: Where, *, bit: int) -> _Rule:
+    of_device: list[Term] = []
+    of_hub: list[Term] = []
+    rest: list[Term] = []
+    for term in where.terms:
+        if isinstance(term, HasTag):
+            of = of_device if term.tag in DEVICE_TAGS else of_hub if term.tag in HOURS or _is_keyed(term.tag) else rest
+        else:
+            of = of_hub if term.name == "hour" else rest
+        of.append(term)
+    device, hub, others = (Where(tuple(terms), where.zone) for terms in (of_device, of_hub, rest))
+    return _Rule(name, bit, device, hub, others if rest else None)
 
 
 def _is_keyed(tag: str) -> bool:

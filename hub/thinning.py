@@ -11,8 +11,11 @@ Laws:
 **Cells.** Candidates that are alike share a cell, whose centre is one of them. Centres are drawn at random, then again
 among the candidates that no centre is like, and so on: each round looks where the last has found nothing, so that a
 kind of twenty among a hundred thousand is found, at the cost of a few matrix products. What nothing is like (junk,
-mostly) is a loner. A quarter of what is kept comes from the places in turn, each with its most severe, the rest from the
-cells in turn; loners come last.
+mostly) is a loner. A quarter of what is kept comes from the places in turn, each with its most severe, the rest from
+the cells in turn; loners come last.
+
+What it does not do: alike is measured from the average of two candidates, and where one kind is more than nine tenths
+of all, that is the kind's own likeness. It then falls apart into many cells, and rare kinds are lost.
 """
 
 from dataclasses import dataclass
@@ -76,7 +79,7 @@ def thin(
 
 
 def cells(vectors: Floats) -> Ints:
-    """Return the number of each candidate's cell `[n]`, -1 for a loner: one that is like no centre, or alone in its cell.
+    """Return the number of each candidate's cell `[n]`; -1 for a loner: like no centre, or alone in its cell.
 
     The centre of a cell is one of the candidates, and what is in the cell is like it.
     """

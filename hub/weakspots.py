@@ -100,7 +100,6 @@ def advance(
     state: SpotState | str,
     *,
     now_ms: int,
-    batch_id: int | None = None,
     release: str = "",
     minutes: float | None = None,
     note: str = "",
@@ -112,7 +111,6 @@ def advance(
         spot_id: the weak spot.
         state: `batched`, `annotated` or `trained`.
         now_ms: UTC milliseconds.
-        batch_id: the batch, for `batched`.
         release: the model that was trained, for `trained`; it is judged on the sightings of that model.
         minutes: of people's work; they are added to those of the newest batch.
         note: one line of what was done.
@@ -127,9 +125,8 @@ def advance(
         raise UnusableError(msg)
     if release:
         _require_new(store, spot_id, release)
-    step = step_of(state, spot.rate, now_ms=now_ms, model=release, batch_id=batch_id, note=note)
-    sources = [before for before, after in NEXT.items() if state in after]
-    if not store.spots.add_step(spot_id, step, from_states=sources, minutes=minutes):
+    step = step_of(state, spot.rate, now_ms=now_ms, model=release, note=note)
+    if not store.spots.add_step(spot_id, step, from_states=sources(state), minutes=minutes):
         legal = [f"`{one}`" for one in NEXT[spot.state] if one not in MEASURED]
         follow = f"{' or '.join(legal)} may follow" if legal else "only a measurement changes that"
         msg = f"weak spot {spot_id} is `{spot.state}`, so it cannot be `{state}` now: {follow}"
@@ -144,6 +141,11 @@ def _require_new(store: Store, spot_id: int, release: str) -> None:
     if batched and first is not None and first < batched[0]:
         msg = f"release {release} was at work before the batch was made: name the one that was trained on it"
         raise UnusableError(msg)
+
+
+def sources(state: SpotState) -> list[SpotState]:
+    """Return the states that this one may follow."""
+    return [before for before, after in NEXT.items() if state in after]
 
 
 def step_of(

@@ -64,7 +64,8 @@ class _Suspicion:
     """A box that is likely false, in the frame that shows it.
 
     Its place is remembered for its class, or for `beside` where that is the smaller: what is now car and truck, now
-    truck and car, is one thing.
+    truck and car, is one thing. `track_id` is of a track of its class: a track of another class is a name for another
+    thing, though both may lie on one object.
     """
 
     at: Observation
@@ -187,14 +188,16 @@ class _Duplicates:
             return []
         places = [_as_xyxy(box) for box in strong.xyxy.tolist()]
         classes: list[int] = strong.class_id.tolist()
-        owners = {(track.class_id, track.box): track for track in observation.tracks if track.confirmed}
+        tracks = {(track.class_id, track.box): track for track in observation.tracks}
         suspicions = []
         for i, j, iou in self._pairs(strong):
             first, second = (j, i) if self._seen.is_clearly_rarer(classes[i], classes[j]) else (i, j)
-            owner = owners.get((classes[first], places[first]))
-            if owner is not None and self._seconds.note(owner, classes[second], observation):
+            owner = tracks.get((classes[first], places[first]))
+            if owner is not None and owner.confirmed and self._seconds.note(owner, classes[second], observation):
                 severity, place, class_id = 0.4 + 0.5 * iou, places[second], classes[second]
-                suspicions.append(_Suspicion(observation, severity, place, class_id, owner.id, owner.class_id))
+                its = owner if class_id == owner.class_id else tracks.get((class_id, place))
+                track_id = None if its is None else its.id
+                suspicions.append(_Suspicion(observation, severity, place, class_id, track_id, owner.class_id))
         return suspicions
 
     def _pairs(self, strong: Detections) -> list[tuple[int, int, float]]:
@@ -246,7 +249,7 @@ class _ClassFlips:
             if self._seconds.note(owner, other.class_id, observation):
                 severity = 0.4 + 0.4 * other.score
                 suspicions.append(
-                    _Suspicion(observation, severity, other.box, other.class_id, owner.id, owner.class_id)
+                    _Suspicion(observation, severity, other.box, other.class_id, other.id, owner.class_id)
                 )
         return suspicions
 

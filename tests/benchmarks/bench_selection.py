@@ -6,9 +6,12 @@ hub.selection: at random, the most severe, and k-center (the farthest from all c
 
 In the large pool the modes' tail is so long that the rarest have about 20 of the 100,000.
 
+The same findings in a database, with reasons, cameras and times drawn at random, give what a person gets from `hub
+batch new`: 30 of 50 hard, 15 easy, 5 `control`. What was tuned was tuned on other seeds.
+
 On the recording: findings that the device's pipeline mines from the annotated half of a street video; a person is
 shown when the region of a chosen finding lies on it. Hub.dedupe has no part in it. What the numbers do not know: this
-is one camera and forty seconds.
+is one camera and forty seconds, and the near-duplicate cut (`NEAR_MS`, `NEAR_LIKENESS`) was chosen on it.
 
     python -m tests.benchmarks.bench_selection
 """
@@ -40,7 +43,8 @@ from tests.benchmarks.bench_missed import DATA, read_people
 from tests.hub.made import arrival, finding, jpeg
 
 SIZE, MODES, JUNK, DIMENSIONS = 50, 50, 0.05, 64
-SEEDS = range(10)
+SEEDS = range(1000, 1010)
+STORED_SEEDS = {1000: range(2000, 2005), 100_000: range(2000, 2003)}
 START_MS = 1_767_225_600_000
 ALL_HARD = Shares(1.0, 0.0)
 
@@ -120,15 +124,15 @@ CHOOSERS: dict[str, Callable[..., list[int]]] = {
 
 def print_made(title: str, choosers: dict[str, Callable[..., list[int]]], **made: float) -> None:
     print(title)
-    print(f"  {'chosen by':28} {'coverage':>8} {'worst':>6} {'junk':>5}   seconds")
+    print(f"  {'chosen by':28} {'coverage':>8} {'worst':>6} {'junk':>5}  s of CPU")
     cases = [long_tail(seed, **made) for seed in SEEDS]
     for name, choose in choosers.items():
-        covered, junk, started = [], [], time.perf_counter()
+        covered, junk, started = [], [], time.process_time()
         for seed, (vectors, severity, mode) in zip(SEEDS, cases, strict=True):
             found = mode[choose(vectors, severity, np.random.default_rng(seed))]
             covered.append(len(set(found[found >= 0].tolist())) / (mode.max() + 1))
             junk.append(float(np.mean(found < 0)))
-        seconds = (time.perf_counter() - started) / len(cases)
+        seconds = (time.process_time() - started) / len(cases)
         print(f"  {name:28} {np.mean(covered):8.2f} {min(covered):6.2f} {np.mean(junk):5.2f} {seconds:9.2f}")
 
 
@@ -137,10 +141,10 @@ def unique(picture: bytes, number: int) -> bytes:
     return picture[:2] + b"\xff\xfe\x00\x0a" + number.to_bytes(8, "big") + picture[2:]
 
 
-def fill(store: Store, *, n: int) -> np.ndarray:
+def fill(store: Store, *, n: int, seed: int) -> np.ndarray:
     """Put n findings of the long tail into the store, each with a frame and a group of its own; return their modes."""
-    vectors, severity, mode = long_tail(0, n=n, slope=1.9)
-    rng = np.random.default_rng(0)
+    vectors, severity, mode = long_tail(seed, n=n, slope=1.9 if n > PREFILTER else 1.3)
+    rng = np.random.default_rng(seed)
     reasons = rng.choice(["missed", "low_confidence", "control"], n, p=[0.6, 0.3, 0.1]).tolist()
     camera, at_ms = rng.integers(0, 50, n).tolist(), rng.integers(0, 7 * 86_400_000, n).tolist()
     features = np.clip(np.round(vectors * 127), -127, 127).astype(np.int8)
@@ -165,27 +169,33 @@ def fill(store: Store, *, n: int) -> np.ndarray:
     return mode
 
 
-def print_stored(n: int) -> None:
-    """Print how long `hub batch new` takes among n candidates, in a process of its own to see its memory."""
+def stored(n: int, seed: int) -> tuple[float, float, float, float]:
+    """Return coverage, junk, CPU seconds and MB at most of `hub batch new` among n candidates, in its own process."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "hub.db"
         with Store.open(path) as store:
-            mode = fill(store, n=n)
+            mode = fill(store, n=n, seed=seed)
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        started = time.perf_counter()
         subprocess.run(
             [sys.executable, "-m", "hub", "batch", "new", "-d", str(path)], check=True, stdout=subprocess.DEVNULL
         )
-        seconds = time.perf_counter() - started
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         with Store.open(path) as store:
             found = mode[[int(member.event_id, 16) for member in store.batch_members(1)]]
-    covered = len(set(found[found >= 0].tolist())) / MODES
-    print(
-        f"\nhub batch new: {len(found)} of {n:,} candidates in a database: {seconds:.1f} s ({cpu:.1f} s of CPU),"
-        f" {after.ru_maxrss / 1024:.0f} MB at most, coverage {covered:.2f}, junk {np.mean(found < 0):.2f}"
-    )
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return len(set(found[found >= 0].tolist())) / MODES, float(np.mean(found < 0)), cpu, after.ru_maxrss / 1024
+
+
+def print_stored() -> None:
+    """Print what `hub batch new` chooses from a database, and what it takes."""
+    print(f"\nhub batch new: {SIZE} of n candidates in a database, {MODES} modes, {JUNK:.0%} junk")
+    print(f"  {'n':>7} {'seeds':>5} {'coverage':>8} {'worst':>6} {'junk':>5} {'worst':>6} {'s of CPU':>8} {'MB':>5}")
+    for n, seeds in STORED_SEEDS.items():
+        covered, junk, cpu, most = np.array([stored(n, seed) for seed in seeds]).T
+        print(
+            f"  {n:7,} {len(seeds):5} {covered.mean():8.2f} {covered.min():6.2f} {junk.mean():5.2f} {junk.max():6.2f}"
+            f" {cpu.min():8.1f} {most.max():5.0f}"
+        )
 
 
 def mine(people: dict) -> list[tuple[Finding, bytes]]:
@@ -225,6 +235,7 @@ def print_real() -> None:
     findings = [one for one, _ in sealed]
     everyone = shown(findings, people)
     print(f"\n{len(findings)} findings of vtest.avi: {everyone[0]} people in {everyone[1]} spans of 4 s")
+    print("  (the cut that keeps near-duplicates apart was chosen on this recording: no independent figure)")
     print(f"  {'chosen':>6}  {'by':14} {'people':>6} {'spans':>6} {'on a person':>11}")
     for size in (10, 20, 50):
         with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder) / "hub.db") as store:
@@ -256,7 +267,7 @@ def main() -> None:
         slope=1.9,
     )
     print_real()
-    print_stored(100_000)
+    print_stored()
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import math
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.contract.errors import UnusableError
@@ -160,6 +160,7 @@ def test_too_deep_and_too_long_messages_are_refused() -> None:
 
 
 @given(st.text(min_size=1, max_size=80))
+@settings(deadline=None)
 def test_every_label_can_travel(label: str) -> None:
     parsed = parse_event(json.dumps({"type": "end", "after": NEW["after"] | {"label": label}}).encode())
     jpeg = jpeg_of(frame_of((100, 120, 180, 300), (640, 480)))

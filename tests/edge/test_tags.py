@@ -90,8 +90,9 @@ def test_where_and_how_large(region, has, has_not):
         (Light(205.0, 40, 0, 0), set()),
         (Light(120, 11.9, 0, 0), {"flat"}),
         (Light(120, 12.0, 0, 0), set()),
-        (Light(120, 40, 8.1, 0), {"noisy"}),
-        (Light(120, 40, 8.0, 0), set()),
+        (Light(49.9, 11.9, 0, 0), {"dark"}),  # little light leaves little contrast: one word for it
+        (Light(120, 40, 8.6, 0), {"noisy"}),
+        (Light(120, 40, 8.5, 0), set()),
     ],
 )
 def test_light_is_told_by_its_thresholds(light, expected):
@@ -240,7 +241,9 @@ def given_by_the_code():
     lights = [Light(b, c, n, 0.0) for b, c, n in itertools.product((9, 120, 250), (5, 40), (0, 20))]
     found = {tag for light in lights for tag in edge.tags._light_tags(light)}
     found |= {edge.tags._size_tag((0, 0, side, side), 1.0) for side in (1, 8, 16, 32)}
-    found |= {tag for at in itertools.permutations((3.0, 1.0, 0.0, 1.0)) for tag in edge.tags.told_of_blur(Spreads(*at))}
+    found |= {
+        tag for at in itertools.permutations((3.0, 1.0, 0.0, 1.0)) for tag in edge.tags.told_of_blur(Spreads(*at))
+    }
     found |= set(edge.tags.told_of_blur(Spreads(2, 2, 2, 2)))
     found |= set(edge.tags._company_tags(REGION, [*beside(3, apart=40), (300, 260, 360, 340)]))
     for x, y, w, h in itertools.product((0, 300, 600), (0, 250, 500), (9, 60), (9, 60)):

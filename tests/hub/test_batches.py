@@ -1,6 +1,7 @@
 """Batches on the real store: chosen once, frozen, named in plain words; and the `hub batch` commands."""
 
 import json
+import sqlite3
 from collections import Counter
 from pathlib import Path
 
@@ -18,11 +19,12 @@ from hub.batches import NothingToChooseError, batch_rows, batch_view, new_batch,
 from hub.cli import app
 from hub.likeness import describe
 from hub.naming import open_by_hand
-from hub.store import BatchRow, FrameState, GroupAssignment, Store
+from hub.store import BatchMember, BatchRow, FrameState, GroupAssignment, Store
+from hub.store_forgotten import Scope
 from hub.store_rows import FindingRow
 from hub.tags import Tagger, TagsConfig, join_tags
 from hub.testshare import is_test
-from hub.weakspots import advance, weak_spot
+from hub.weakspots import SpotState, advance, sources, step_of, weak_spot
 from tests.hub.made import arrival, event_id, event_payload, finding, jpeg, part_payloads
 
 NOW = 1_700_000_100_000
@@ -277,6 +279,55 @@ def test_a_weak_spot_that_cannot_get_a_batch_now_gets_none(store):
     assert len(store.batches()) == 1
 
 
+def test_a_batch_and_the_step_of_its_weak_spot_are_stored_together_or_not_at_all(store):
+    put(store, *range(1, 6), tags=("dark",))
+    spot = open_spot(store, "dark")
+    store._connection.execute(
+        "CREATE TEMP TRIGGER crash BEFORE INSERT ON weak_spot_step BEGIN SELECT RAISE(ABORT, 'crash'); END"
+    )
+    with pytest.raises(sqlite3.IntegrityError, match="crash"):
+        new_batch(store, size=2, weak_spot_id=spot, now_ms=NOW)
+    assert (store.batches(), weak_spot(store, spot).state) == ([], "open")
+    store._connection.execute("DROP TRIGGER crash")
+    batch = new_batch(store, size=2, weak_spot_id=spot, now_ms=NOW)
+    assert [(step.state, step.batch_id) for step in store.spots.steps(spot)] == [("open", None), ("batched", batch.id)]
+
+
+@pytest.mark.parametrize("meanwhile", ["annotated", "dropped"])
+def test_a_weak_spot_that_another_process_took_on_meanwhile_gets_no_batch(store, meanwhile):
+    put(store, 1, tags=("dark",))
+    spot = open_spot(store, "dark")
+    step = step_of(SpotState.BATCHED, None, now_ms=NOW)
+    if meanwhile == "dropped":
+        store.spots.drop(spot)
+    else:
+        advance(store, spot, "batched", now_ms=NOW)
+        advance(store, spot, meanwhile, now_ms=NOW)
+    with pytest.raises(UnusableError, match=f"weak spot {spot}"):
+        store.freeze_batch(
+            [BatchMember(event_id(1), 1, "why", 1.0)],
+            now_ms=NOW,
+            title="t",
+            weak_spot_id=spot,
+            step=step,
+            from_states=sources(SpotState.BATCHED),
+        )
+    assert store.batches() == []
+
+
+def test_ranks_stay_when_an_image_is_forgotten(store):
+    put(store, *range(1, 4))
+    put(store, *range(4, 7), device="yard", camera="yard")
+    batch = new_batch(store, size=6, now_ms=NOW)
+    kept = {member.event_id: member.rank for member in batch.members if int(member.event_id, 16) < 4}
+    list(store.upkeep.forget(Scope("lab", "yard", NOW, whole=True), now_ms=NOW))
+    left = read_batch(store, batch.id)
+    assert {member.event_id: member.rank for member in left.members} == kept
+    assert [member.rank for member in batch_view(store, batch.id).members] == sorted(kept.values())
+    shown = "\n".join(show_lines(left, batch_rows(store, left)))
+    assert all(f"\n{rank:>4}  " in shown for rank in kept.values())
+
+
 def test_two_findings_of_one_frame_give_one_image(store):
     put(store, 1, 2, captured_at_ms=NOW)
     put(store, 3, 4, captured_at_ms=NOW, camera="gate")
@@ -310,7 +361,7 @@ def test_a_size_over_the_prefilter_is_kept(store, monkeypatch):
     described = []
 
     def note(traits):
-        described.append(Counter(trait.light is not None for trait in traits))
+        described.append({traits.light is not None: len(traits.label)})
         return describe(traits)
 
     monkeypatch.setattr("hub.batches.describe", note)

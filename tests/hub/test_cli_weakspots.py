@@ -9,7 +9,7 @@ import pytest
 import hub.cli
 from hub.naming import refresh
 from hub.store import BatchMember, Store
-from hub.weakspots import SpotState, advance
+from hub.weakspots import SpotState, sources, step_of, weak_spot
 from tests.hub.sighted import TAGGER, mended, sight, weak
 
 HOUR_MS = 3_600_000
@@ -78,9 +78,10 @@ def batch_of_spot(store: Store, number: int, *, now_ms: int) -> int:
     rows = [row for row in store.sightings(since_ms=0, limit=9999) if row.kind == "missed" and "small" in row.tags][:12]
     events = store.spots.sighted([row.finding_id for row in rows])
     members = [BatchMember(events[row.finding_id][0], row.group_id, "why", 1.0) for row in rows]
-    batch = store.freeze_batch(members, now_ms=now_ms, title="dark", weak_spot_id=number)
-    advance(store, number, SpotState.BATCHED, now_ms=now_ms, batch_id=batch)
-    return batch
+    step = step_of(SpotState.BATCHED, weak_spot(store, number).rate, now_ms=now_ms)
+    return store.freeze_batch(
+        members, now_ms=now_ms, title="dark", weak_spot_id=number, step=step, from_states=sources(SpotState.BATCHED)
+    )
 
 
 def test_a_life_on_the_command_line(run, store, now_ms, tmp_path) -> None:

@@ -10,9 +10,11 @@ from hub.config import HOUR_MS, WantsConfig
 from hub.curator import Curator
 from hub.dedupe import DuplicateIndex
 from hub.store import BatchMember, FrameState, GroupAssignment, Store
+from hub.store_forgotten import Scope
 from hub.store_groups import StaleError
 from hub.tags import Tagger, TagsConfig
 from tests.hub.made import arrival, event_id, event_payload, finding, gone_payload, heartbeat_payload, part_payloads
+from tests.hub.two_devices import forget
 
 NOW = 1_700_000_100_000
 DAY_MS = 24 * HOUR_MS
@@ -277,6 +279,36 @@ def test_what_is_too_old_is_asked_for_no_more(store):
     step(now, later)
     assert line.asked == []
     assert store.held_frames(received_since_ms=0) == []
+
+
+def test_a_number_that_names_another_finding_is_read_again(store):
+    """After a forgetting the numbers of what went are given again."""
+    line = Line()
+    now = curator(store, line)
+    put(store, *range(1, 29))
+    step(now, times=2)  # no device is alive: they are read and not asked for
+    forget(store, Scope("lab", "box", NOW, whole=True))
+    put(store, *range(100, 128), device="other")
+    beat(store, "other")
+    step(now, times=2)
+    assert line.of("other") > 0
+    assert line.of("other") == len(line.asked)
+
+
+def test_what_another_process_has_changed_meanwhile_is_not_asked_for(store, monkeypatch):
+    line = Line()
+    now, spent = curator(store, line), store.spent_since
+    beat(store, "box")
+    put(store, *range(1, 29))
+
+    def changed(since_ms):
+        store._connection.execute("UPDATE finding SET frame_state = 'gone', want_open = 0 WHERE id <> 3")
+        return spent(since_ms)
+
+    monkeypatch.setattr(store, "spent_since", changed)
+    step(now)
+    assert {event for _, event in line.asked} <= {event_id(3)}
+    assert not list(store.violations())
 
 
 class TestAWeakSpot:

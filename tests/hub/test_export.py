@@ -55,6 +55,7 @@ def member(rank=1, **changes):
         "jpeg": jpeg_of(64, 48),
         "width": 64,
         "height": 48,
+        "rank": rank,
     }
     return Member(**(settings | changes))
 

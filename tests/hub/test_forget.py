@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from edge.contract.errors import UnusableError
 from edge.contract.topics import Kind
+from hub import store_erasure, store_forgotten
 from hub.arrivals import Outcome
 from hub.check import check_lines
 from hub.cli import app
@@ -32,6 +33,7 @@ from tests.hub.two_devices import (
     COUNTS,
     LATER,
     NOW,
+    WHOLE_BOX,
     beat,
     event,
     fill,
@@ -192,6 +194,110 @@ def test_before_a_time_only_what_is_older_goes(database):
         assert [row.finding for row in outcome] == [event_id(3), event_id(60)]
         assert one(store, "SELECT count(*) FROM finding") == 31
         require_sound(store)
+
+
+def test_before_a_time_counts_of_a_boot_that_goes_on_do_not_come_back(database):
+    """Its next heartbeat carries the sums since the boot, also by a clock that runs a year ahead."""
+    with Store.open(database) as store:
+        forget(store, Scope("", "", NOW, whole=False))
+        more = msgspec.structs.replace(COUNTS, frames=110, detector=55)
+        for at_ms, device in ((LATER, "box"), (LATER + 365 * 24 * HOUR_MS, "other")):
+            store.commit([beat(device=device, at_ms=at_ms, uptime_s=500.0)], now_ms=LATER)
+            assert one(store, f"SELECT count(*) FROM recall_hour WHERE device = '{device}'") == 0
+            store.commit([beat(device=device, at_ms=at_ms, uptime_s=500.0, counts=more)], now_ms=LATER)
+        booked = store._connection.execute("SELECT device, frames, detector FROM recall_hour ORDER BY 1").fetchall()
+        assert booked == [("box", 10, 5), ("other", 10, 5)]
+        require_sound(store)
+
+
+def test_before_a_time_also_what_came_before_it_by_a_clock_that_ran_ahead(database):
+    """A device thought it was next year: what was here already had been captured."""
+    with Store.open(database) as store:
+        store.commit([event(70, captured_at_ms=NOW + 10**10)], now_ms=NOW - 1)
+        store.commit([event(71, captured_at_ms=NOW + 10**10)], now_ms=NOW)
+        index = curator(store)
+        while index._group():
+            pass
+        assert any("rows of finding" in line for line in forgotten_on_paper(store))
+        forget(store, Scope("lab", "", NOW, whole=False))
+        assert [row[0] for row in store._connection.execute("SELECT event_id FROM finding")] == [event_id(71)]
+        require_sound(store)
+
+
+def forgotten_on_paper(store) -> list[str]:
+    """What `hub check` would say of a forgetting that has only been written down, and is taken back."""
+    store._connection.execute("BEGIN")
+    row = ("lab", "", NOW, 0, NOW, NOW)
+    store._connection.execute(
+        "INSERT INTO forgotten (site, device, before_ms, whole, at_ms, erased_at_ms) VALUES (?, ?, ?, ?, ?, ?)", row
+    )
+    newest = "UPDATE finding SET captured_at_ms = ? WHERE captured_at_ms < ?"  # only the time of arrival is left to tell
+    store._connection.execute(newest, (NOW + 1, NOW))
+    lines = list(store_forgotten.traces(store._connection))
+    store._connection.execute("ROLLBACK")
+    return lines
+
+
+def test_an_unfinished_one_is_named_with_its_time_and_finished_by_a_wider_one(database):
+    with Store.open(database) as store:
+        for scope in (
+            Scope("lab", "box", CAPTURED + 5, whole=False),
+            Scope("lab", "", CAPTURED + 5000, whole=False),  # later than the wider one
+            Scope("lab2", "box", CAPTURED, whole=True),  # elsewhere
+            Scope("lab", "box", NOW, whole=True),  # and its policies
+        ):
+            store_erasure.begin(store._connection, scope, now_ms=NOW)
+        assert "lab/box before 2023-11-14T22:13:20.005000+00:00 was not finished" in "".join(check_lines(store)[0])
+        forget(store, Scope("lab", "", CAPTURED + 1000, whole=False))
+        left = store._connection.execute("SELECT id FROM forgotten WHERE erased_at_ms IS NULL ORDER BY id").fetchall()
+        assert left == [(2,), (3,), (4,)]
+        forget(store, Scope("lab", "", NOW, whole=True))
+        left = store._connection.execute("SELECT id FROM forgotten WHERE erased_at_ms IS NULL").fetchall()
+        assert left == [(3,)]
+
+
+def test_a_weak_spot_named_while_it_runs_loses_the_name_as_well(database):
+    """`hub serve` names weak spots of sightings that it has read before they went."""
+    spot = "INSERT INTO weak_spot (name, tags, manual, state, opened_at_ms, named_at_ms) VALUES (?, ?, 0, 'open', ?, ?)"
+    with Store.open(database) as store:
+        pieces = store.upkeep.forget(WHOLE_BOX, now_ms=NOW)
+        next(pieces)
+        named = ("tiny, cameras secretcam and yardcam", " camera:lab/box/secretcam small ", NOW + 1, NOW + 1)
+        store._connection.execute(spot, named)
+        list(pieces)
+        require_sound(store)
+    assert b"secretcam" not in raw(database)
+
+
+def test_a_disk_that_is_full_leaves_it_unfinished_and_all_else_sound(database):
+    """The limit on the size of a file stands for it: the rows go, the new file cannot be written."""
+    code = (
+        "import resource, sys\nfrom hub.cli import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))\n"
+        "sys.argv = ['hub', 'forget', '--device', 'lab/box', '--yes', '--database', sys.argv[2]]\nmain()\n"
+    )
+    with Store.open(database) as store:
+        pictures = {n: jpeg(n, width=320, height=240, noise=True) for n in range(200, 230)}
+        for number, picture in pictures.items():
+            changes = {"picture": picture, "width": 320, "height": 240, "device": "other", "camera": "yardcam"}
+            store.commit([event(number, inline=False, captured_at_ms=LATER, **changes)], now_ms=NOW)
+            parts = part_payloads(number, picture=picture, size=9000)
+            store.commit([arrival(Kind.FRAME, part, device="other") for part in parts], now_ms=NOW)
+    limit = database.stat().st_size // 2
+    assert limit > 500_000
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(limit), str(database)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "hub: the database cannot be used: " in done.stderr
+    with Store.open(database) as store:
+        lines, _ = check_lines(store)
+        assert len(lines) == 1
+        assert "lab/box was not finished" in lines[0]
+        assert one(store, "SELECT count(*) FROM finding") == 50
+        forget(store)
+        require_sound(store)
+    assert b"secretcam" not in raw(database)
 
 
 def test_a_site_goes_whole_and_another_of_a_like_name_stays(database):

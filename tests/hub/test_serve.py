@@ -60,7 +60,7 @@ def test_a_finding_is_acknowledged_and_its_frame_asked_for(broker, tmp_path):
         assert hub.stop() == 0
     with Store.open(hub.database) as store:
         assert [store.frame(event_id(number)) for number in range(3)] == [jpeg(number) for number in range(3)]
-        assert len(store.candidates()) == 3
+        assert len(list(store.candidates())) == 3
     checked = command("check", "--database", hub.database)
     assert (checked.returncode, checked.stdout) == (0, "every law holds; 3 frames were read and hashed\n")
     shown = command("status", "--config", tmp_path / "hub.toml")

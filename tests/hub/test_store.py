@@ -225,7 +225,8 @@ def test_only_one_frame_of_a_group_is_open(store):
     group(store, 1, 2, 3, group_id=1)
     group(store, 4, group_id=2)
     assert asked_for(store) == {event_id(1), event_id(4)}
-    store.mark_wanted([event_id(1)], now_ms=NOW)
+    assert store.mark_wanted([event_id(1), event_id(9)], now_ms=NOW) == {event_id(1)}
+    assert store.mark_wanted([event_id(1)], now_ms=NOW) == set()  # it was asked for meanwhile
     assert asked_for(store) == {event_id(4)}
     # The device lost it: the most severe other member takes its place.
     store.commit([arrival(Kind.FRAME, gone_payload(1))], now_ms=NOW)
@@ -284,7 +285,7 @@ def test_candidates_are_one_of_a_group_with_a_frame_and_not_batched(store):
     number = store.freeze_batch([BatchMember(event_id(3), 1, "new", 0.5)], now_ms=NOW, title="t", model="m")
     assert [row.event_id for row in store.candidates()] == [event_id(4)]
     assert store.batch(number).size == 1
-    assert store.batch_members(number) == [BatchMember(event_id(3), 1, "new", 0.5)]
+    assert store.batch_members(number) == [BatchMember(event_id(3), 1, "new", 0.5, rank=1)]
     assert [batch.id for batch in store.batches()] == [number]
     assert not list(store.violations())
 

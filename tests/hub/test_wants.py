@@ -13,7 +13,7 @@ from hub.spot_memory import SpotMemory
 from hub.store_groups import DeviceSpend, FrameDetail, FrameRow
 from hub.store_sightings import SightingRow
 from hub.tags import Tagger, TagsConfig
-from hub.wants import Need, choose, device_cap, needs_of, sizes
+from hub.wants import Need, choose, device_cap, needs_of, sizes, told
 from hub.weakspots import SpotState, WeakSpot
 
 RULE = WantsConfig(bytes_per_day_per_device=1000, outstanding_per_device=5)
@@ -258,7 +258,8 @@ def test_which_weak_spots_need_frames(state, batch, size):
 
 
 def needs(size_of, frames, spots_of=lambda _: (), rule=RULE) -> list[tuple[int, int]]:
-    found = needs_of(size_of, held=frames, here=[], batched=[], spots_of=spots_of, rule=rule)
+    held = told((one.reason == "control", spots_of(one), (one,)) for one in frames)
+    found = needs_of(size_of, held=held, here=told([]), batched=told([]), rule=rule)
     return [(one.size, len(one.held)) for one in found]
 
 
@@ -308,3 +309,44 @@ def test_the_memory_reads_the_objects_of_a_control_frame_once():
         memory.begin([spot(1, "dark")], frames, objects)
         assert [memory.spots_of(one) for one in frames] == [(), (1,)]
     assert read == [[1, 2]]
+
+
+def numbers(frames) -> list[int]:
+    return sorted(one.id for one in frames)
+
+
+def test_the_memory_reads_a_held_frame_once_and_lets_go_of_what_is_held_no_more():
+    memory, read = SpotMemory(Tagger(TagsConfig())), []
+
+    def frames_of(wanted):
+        read.append(sorted(wanted))
+        return [frame(number, tags=" dark " if number % 2 else " bright ") for number in wanted]
+
+    for held in ({1, 2, 3}, {2, 3, 4}, {2, 3, 4, 1}):
+        memory.hold(held, frames_of)
+        memory.begin([spot(7, "dark")], [], no_objects)
+        found = memory.held({("lab", "box")})
+        assert numbers(found.events) == sorted(held)
+        assert numbers(found.of_spot[7]) == sorted(number for number in held if number % 2)
+    assert read == [[1, 2, 3], [4], [1]]
+    assert memory.held({("lab", "other")}).events == []  # of living devices only
+
+
+def test_held_control_frames_are_told_in_parts_the_newest_first(monkeypatch):
+    monkeypatch.setattr("hub.spot_memory.CONTROL_A_ROUND", 2)
+    memory, read = SpotMemory(Tagger(TagsConfig())), []
+
+    def objects(asked_for):
+        read.append(asked_for)
+        place = (0.1, 0.1, 0.2, 0.2)
+        return [SightingRow("found", n, 5, "lab", "box", "door", "person", "m", 0, place, " dark ") for n in asked_for]
+
+    telling = []
+    for _ in range(3):
+        memory.hold({1, 2, 3}, lambda wanted: [frame(number, reason="control", tags="") for number in wanted])
+        memory.begin([spot(7, "dark")], [], objects)
+        found = memory.held({("lab", "box")})
+        assert numbers([*found.telling, *found.by_chance]) == [1, 2, 3]
+        telling.append(numbers(found.telling))
+    assert telling == [[2, 3], [1, 2, 3], [1, 2, 3]]
+    assert read == [[3, 2], [1]]

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from edge.contract.errors import UnusableError
 from hub.naming import DAY_MS, UNSEEN_MS, open_by_hand, refresh
 from hub.store import Store
+from hub.store_weakspots import Move, NamingRecord
 from hub.tags import Tagger, TagsConfig
-from hub.weakspots import MEASURED, NEXT, SpotState, advance, belongs, weak_spot, weak_spots
+from hub.weakspots import MEASURED, NEXT, SpotState, advance, belongs, step_of, weak_spot, weak_spots
 from tests.hub.sighted import NOW, TAGGER, curator, mended, sight, weak
 
 HOUR_MS = 3_600_000
@@ -295,3 +296,27 @@ def test_no_illegal_step_is_ever_stored(tmp_path_factory, actions) -> None:
         assert all(after in NEXT[before] for before, after in pairwise(life))
         assert weak_spot(store, 1).state is life[-1]
         assert [spot.id for spot in weak_spots(store)] == [1]
+
+
+def test_the_number_of_a_dropped_one_is_not_given_again(store) -> None:
+    weak(store)
+    first = open_by_hand(store, TAGGER, "dark", NOW + HOUR_MS).id
+    newest = max(spot.id for spot in weak_spots(store))
+    store.spots.drop(newest)
+    assert open_by_hand(store, TAGGER, "medium", NOW + HOUR_MS).id > newest >= first
+
+
+def test_one_that_is_dropped_while_another_process_names_stays_dropped(store, tmp_path) -> None:
+    """The other process has read it, and wants to note its measurement."""
+    weak(store)
+    number = open_by_hand(store, TAGGER, "dark", NOW + HOUR_MS).id
+    kept = store.spots.open("small", "small", manual=True, first=step_of(S.OPEN, None, now_ms=NOW))
+    last, step = store.spots.last_step(), step_of(S.OPEN, None, now_ms=NOW + 2 * HOUR_MS, measured=True)
+    with Store.open(tmp_path / "hub.db") as other:
+        other.spots.drop(number)
+    measured = ((number, step), (kept, step))
+    record = NamingRecord(NOW, measured=measured, moves=(Move(number, step),), found=frozenset({number}))
+    assert store.spots.record(record, last=last)
+    assert len(store.spots.steps(kept)) == 2
+    assert number not in {spot.id for spot in weak_spots(store)}
+    assert store.spots.steps(number) == []

@@ -244,6 +244,30 @@ def test_two_that_pass_each_other_are_no_flip() -> None:
     assert scene.kinds == []
 
 
+@pytest.mark.parametrize(
+    "show",
+    [
+        lambda scene: scene.repeat(1, twins()[0]).repeat(1, *twins()),  # a truck on a car
+        lambda scene: scene.repeat(1, twins()[0]).repeat(1, *twins(kind=CAR)),  # a car on a car
+        lambda scene: flip(scene, [PERSON, DOG, PERSON]),
+    ],
+    ids=["duplicate", "duplicate of one class", "flip"],
+)
+def test_a_suspect_names_a_track_of_its_own_class(show: Callable[[Scene], Scene]) -> None:
+    """The hub takes two tracks of one label for two objects: a dog must not bear the name of a person's track."""
+    scene, classes = Scene(), {}
+    update = scene.tracker.update
+
+    def noted(*args, **options):
+        ended = update(*args, **options)
+        classes.update({track.id: track.class_id for track in scene.tracker.tracks})
+        return ended
+
+    scene.tracker.update = noted
+    (mined,) = show(scene).mined
+    assert classes[mined.track_id] == mined.class_id
+
+
 def test_the_better_known_class_is_not_in_doubt_when_it_replaces_another() -> None:
     """Many people were seen here; that this one was a dog at first was the fault, and is over."""
     scene = Scene()
