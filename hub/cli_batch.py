@@ -53,18 +53,24 @@ def batch_new(
 ) -> None:
     """Choose images and freeze them as a batch.
 
-    Each near-duplicate group gives one image, and to one batch only. Images that stand for many severe findings come
-    first, each unlike those before it and unlike what earlier batches have. No camera and no hour of the day gives more
-    than twice its even share while others can. Every image is opened first; one that is broken or black is passed over.
+    Each near-duplicate group gives one image, and to one batch only. Images
+    that stand for many severe findings come first, each unlike those before
+    it and unlike what earlier batches have. No camera and no hour of the day
+    gives more than twice its even share while others can. Every image is
+    opened first; one that is broken or black is passed over.
 
-    Hard images are those on which the detector was wrong (missed, suspect), easy ones those on which it was right or
-    merely unsure (control, low_confidence). What is neither hard nor control is low_confidence. Where one of hard and
-    easy has too few, the other fills the batch; control never gets more than its share.
+    Hard images are those on which the detector was wrong (missed, suspect),
+    easy ones those on which it was right or merely unsure (control,
+    low_confidence). What is neither hard nor control is low_confidence. Where
+    one of hard and easy has too few, the other fills the batch; control never
+    gets more than its share.
 
-    A fifth of all images, by camera and time, is the test share: annotated, never trained on.
+    A fifth of all images, by camera and time, is the test share: annotated,
+    never trained on.
 
-    Only frames that are here count: `hub status` shows how many there are. With fewer than asked for, the batch is
-    smaller and says so. Exits 1 when there is nothing to choose from.
+    Only frames that are here count: `hub status` shows how many there are.
+    With fewer than asked for, the batch is smaller and says so. Exits 1 when
+    there is nothing to choose from.
     """
     tagger = Tagger(find_tags(config))
     with Store.open(find_database(config=config, database=database), create=False) as store:

@@ -133,7 +133,10 @@ def forget(
     with Store.open(path, create=False) as store:
         counted = store.upkeep.count_forgetting(scope)
         what = str(scope)
-        print(f"{what}: {counted['frame_bytes'] / 1e6:.1f} MB of frames, and")
+        if not any(counted.values()):
+            print(f"nothing of {what} is here: `hub status` has the names")
+        else:
+            print(f"{what}: {counted['frame_bytes'] / 1e6:.1f} MB of frames, and")
         for table, words in _TABLES.items():
             if counted.get(table):
                 print(f"{counted[table]:>9} {words}")

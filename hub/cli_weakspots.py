@@ -18,10 +18,7 @@ from hub.tags import Tagger
 from hub.weakspot_lines import mark_lines, report_as_json, show_lines, table_lines
 from hub.weakspots import SpotState, advance, weak_spot
 
-weakspots = typer.Typer(
-    invoke_without_command=True,
-    help="Name what the detectors miss more than the rest, and follow each weak spot until it is fixed.",
-)
+weakspots = typer.Typer(invoke_without_command=True)
 SpotId = Annotated[int, typer.Argument(metavar="ID", help="The weak spot's number, from `hub weakspots`.")]
 
 

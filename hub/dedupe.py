@@ -156,11 +156,10 @@ class DuplicateIndex:
         self._features.append(leader.features)
         if leader.looks:
             self._looks[position] = np.frombuffer(leader.looks, np.uint64).reshape(-1, WORDS)
-        seen_ms = (leader.first_at_ms, leader.captured_at_ms, leader.last_at_ms)
-        for day in set(map(_day, seen_ms)):
+        for day in range(_day(leader.first_at_ms), _day(leader.last_at_ms) + 1):
             self._put(position, day)
         if not is_blank(leader.frame_hash):
-            for hour in set(map(_hour, seen_ms)):
+            for hour in {_hour(leader.first_at_ms), _hour(leader.last_at_ms)}:
                 self._copies[(hour, *cell_of(box))].append(position)
 
     def match(self, row: FindingRow) -> Joined | None:

@@ -129,6 +129,8 @@ def advance(
     if not store.spots.add_step(spot_id, step, from_states=sources(state), minutes=minutes):
         legal = [f"`{one}`" for one in NEXT[spot.state] if one not in MEASURED]
         follow = f"{' or '.join(legal)} may follow" if legal else "only a measurement changes that"
+        if NEXT[spot.state] == (SpotState.BATCHED,):
+            follow = f"first comes a batch: hub batch new --weak-spot {spot_id}"
         msg = f"weak spot {spot_id} is `{spot.state}`, so it cannot be `{state}` now: {follow}"
         raise UnusableError(msg)
     return weak_spot(store, spot_id)

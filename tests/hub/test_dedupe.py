@@ -198,6 +198,16 @@ def test_a_track_that_lived_beside_another_is_someone_else():
     assert group_all([*rows, replace(comes, track="c")]) == [1, 2, 1, 1]  # nobody saw it while "a" lived
 
 
+def test_a_late_finding_among_long_tracks_meets_the_same_groups_after_a_restart():
+    """A track stood for a week; what was captured in the middle of it comes last."""
+    stood = [row(i, track="a", captured_at_ms=NOON_MS + i * DAY_MS) for i in range(7)]
+    elsewhere = {"region": (300.0, 100.0, 340.0, 200.0)}
+    walked = row(8, track="a", captured_at_ms=NOON_MS + 3 * DAY_MS, **elsewhere)
+    other = row(9, track="b", captured_at_ms=NOON_MS + 3 * DAY_MS + 3000, **elsewhere)
+    rows = [*stood, walked, other]
+    assert group_all(rows) == group_all(rows, restart_every=9) == [1] * 7 + [8, 9]
+
+
 def test_the_tracks_of_a_copy_say_nothing_here():
     first = row(1, track="a", features=np.array([127, 0], np.int8))
     copy = replace(first, camera="copy", track="b")

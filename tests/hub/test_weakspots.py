@@ -244,8 +244,8 @@ def test_devices_that_still_run_the_old_release_do_not_reopen_it(store) -> None:
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        ("annotated", "weak spot 1 is `open`, so it cannot be `annotated` now: `batched` may follow"),
-        ("trained", "cannot be `trained` now: `batched` may follow"),
+        ("annotated", "weak spot 1 is `open`, so it cannot be `annotated` now: first"),
+        ("trained", "cannot be `trained` now: first comes a batch: hub batch new --weak-spot 1"),
         ("fixed", "`fixed` is measured, not told"),
         ("open", "`open` is measured, not told"),
     ],
