@@ -104,8 +104,6 @@ def run_demo(out: Path, *, upload: Upload, size: int, console: Console) -> int:
             command = ["run", "--config", f"edge-{camera}.toml"]
             devices.append(stack.enter_context(_running("edge", command, out, name=f"edge-{camera}")))
         _watch(store, devices, hub, out=out, console=console)
-        refresh(store, Tagger(TagsConfig()), time.time_ns() // 1_000_000)  # what was named last has its frames to come
-        _watch(store, devices, hub, out=out, console=console)
         return _batch(store, out, size=size, console=console)
 
 
@@ -165,9 +163,13 @@ def _watch(
     out: Path,
     console: Console,
 ) -> None:
-    """Show the counters until nothing has moved for a while: every clip is at its end, what was wanted is here."""
+    """Show the counters until nothing has moved for a while: every clip is at its end, what was wanted is here.
+
+    Then the weak spots are named once more, and what that makes the hub ask for is waited for, too.
+    """
     started = moved = time.monotonic()
     seen: tuple[object, ...] = ()
+    named = False
     with Live(console=console, refresh_per_second=4) as live:
         while True:
             status = store.status(now_ms=time.time_ns() // 1_000_000)
@@ -182,8 +184,11 @@ def _watch(
             now = time.monotonic()
             if _is_busy(status, devices) or _moving(status) != seen:
                 seen, moved = _moving(status), now
-            if now - moved > QUIET_S or now - started > PATIENCE_S:
+            if now - started > PATIENCE_S or (named and now - moved > QUIET_S):
                 return
+            if now - moved > QUIET_S:
+                refresh(store, Tagger(TagsConfig()), time.time_ns() // 1_000_000)
+                named, moved = True, now
             time.sleep(0.25)
 
 

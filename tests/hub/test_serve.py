@@ -29,6 +29,8 @@ __all__ = ["broker"]  # a fixture
 pytestmark = pytest.mark.broker
 NOW = 1_700_000_100_000
 
+ALL = "explore = 1000000"  # every frame is asked for
+
 
 def command(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     run = [sys.executable, "-m", "hub", *map(str, arguments)]
@@ -119,7 +121,10 @@ def test_two_processes_share_one_database(broker, tmp_path):
     """Parts of one frame reach both; one is killed, the other goes on; the groups are made once."""
     mqtt = "session_expiry_s = 1"
     payloads = {event_id(n): event_payload(n) for n in range(60)}
-    with Hub(tmp_path, broker.port, mqtt=mqtt) as one, Hub(tmp_path, broker.port, mqtt=mqtt) as two:
+    with (
+        Hub(tmp_path, broker.port, wants=ALL, mqtt=mqtt) as one,
+        Hub(tmp_path, broker.port, wants=ALL, mqtt=mqtt) as two,
+    ):
         with Device(broker.port, part_bytes=100) as device:
             device.come_online("boot-1")
             send_until_acked(device, payloads)
@@ -160,7 +165,7 @@ def test_the_broker_restarts(tmp_path):
 
 def test_the_quickstart_broker_serves_too(tmp_path):
     """rumqttd loses messages when one share name stands for two filters: the hub gives each kind its own."""
-    with iotcore_broker() as port, Hub(tmp_path, port) as hub, Device(port) as device:
+    with iotcore_broker() as port, Hub(tmp_path, port, wants=ALL) as hub, Device(port) as device:
         device.come_online("boot-1")
         payloads = {event_id(n): event_payload(n) for n in range(60)}
         for number in range(30):
