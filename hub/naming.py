@@ -29,7 +29,7 @@ from hub.weakspots import SpotState, WeakSpot, parsed, rate_of, step_of, weak_sp
 DAY_MS: Final = 24 * 60 * 60 * 1000
 WINDOW_MS: Final = 30 * DAY_MS
 MAX_SIGHTINGS: Final = 40_000  # the newest: `hub weakspots` answers within two seconds
-SEARCHED: Final = 20_000  # of them, evenly, for new weak spots; the known ones are measured on all
+SEARCHED: Final = 40_000  # of them, evenly, for new weak spots; the known ones are measured on all
 MIN_SUPPORT: Final = 25
 SAME_MISSED: Final = 0.5
 UNSEEN_MS: Final = 7 * DAY_MS
