@@ -146,6 +146,7 @@ def seal(
         tags=described.tags,
         track=mined.track,
         looked_twice=mined.looked_twice,
+        drawn_per_hour=round(mined.drawn_per_hour, 6),
         width=width,
         height=height,
         crop_hash=described.fingerprint.crop_hash,

@@ -64,6 +64,7 @@ class Mined:
         track: the name of that track, unlike any other of the device; the pipeline gives it.
         tags: what the miner knows of its kind; they join the finding's tags.
         looks: of a `control`: its objects.
+        drawn_per_hour: of a `control`: the rate at which it was drawn.
     """
 
     at: Observation
@@ -76,6 +77,7 @@ class Mined:
     track: str = ""
     tags: tuple[str, ...] = ()
     looks: TwoLooks | None = None
+    drawn_per_hour: float = 0.0
 
     @property
     def looked_twice(self) -> bool:

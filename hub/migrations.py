@@ -260,7 +260,8 @@ CREATE TABLE sighting (
     y1 REAL NOT NULL,
     x2 REAL NOT NULL,
     y2 REAL NOT NULL,
-    tags TEXT NOT NULL
+    tags TEXT NOT NULL,
+    drawn_per_hour REAL NOT NULL
 );
 
 CREATE UNIQUE INDEX sighting_missed ON sighting (group_id) WHERE kind = 'missed';

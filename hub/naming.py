@@ -33,6 +33,7 @@ SEARCHED: Final = 40_000  # of them, evenly, for new weak spots; the known ones 
 MIN_SUPPORT: Final = 25
 SAME_MISSED: Final = 0.5
 UNSEEN_MS: Final = 7 * DAY_MS
+AHEAD_MS: Final = DAY_MS  # a device's clock that is wrong by more would be the newest for ever
 _TRIES: Final = 3
 
 
@@ -71,7 +72,8 @@ class Measured:
 
 def refresh(store: Store, tagger: Tagger, now_ms: int) -> Naming:
     """Name anew, measure and judge every weak spot, and store what has changed."""
-    table = SightingTable(store.sightings(since_ms=now_ms - WINDOW_MS, limit=MAX_SIGHTINGS), tagger)
+    rows = store.sightings(since_ms=now_ms - WINDOW_MS, until_ms=now_ms + AHEAD_MS, limit=MAX_SIGHTINGS)
+    table = SightingTable(rows, tagger)
     among = table.present
     base = table.base(among)
     slices = _find(table, base)

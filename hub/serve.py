@@ -63,7 +63,12 @@ def serve(config: HubConfig, *, stop: threading.Event, make_index: Callable[[], 
         def curate() -> None:
             with Store.open(config.database, create=False) as store:
                 curator = Curator(
-                    store, make_index=make_index, line=link, wants=config.wants, keep=config.keep, tagger=Tagger(config.tags)
+                    store,
+                    make_index=make_index,
+                    line=link,
+                    wants=config.wants,
+                    keep=config.keep,
+                    tagger=Tagger(config.tags),
                 )
                 curate_until(stop, curator=curator, post=PolicyPost(store, line=link), wake=wake, lock=curating)
 

@@ -4,6 +4,9 @@ Laws:
 
 1. A rate is of rows of the same releases as the base rate it is counted with.
 2. A column is what `Tagger.tags` and `Where.holds` say of each row.
+3. No rate counts a row of a camera that has no object of a control frame under that release: all of its objects would
+   seem missed.
+4. Cameras are compared as if all had drawn their control frames equally often.
 """
 
 import math
@@ -22,6 +25,8 @@ from hub.tags import Tagger, Where
 MIN_OBJECTS: Final = 25
 """Objects of control frames from which on there is a base rate."""
 _Z: Final = 1.959964  # 95 %
+_SCATTER: Final = 2654435761  # Knuth's multiplicative hash
+_SCATTERED: Final = 2**32
 _BELIEF: Final = 50  # objects: by this much the base rate of a short time is drawn to that of the whole
 Mask = NDArray[np.bool_]
 Camera = tuple[str, str, str]
@@ -58,7 +63,7 @@ class SightingTable:
         zone: of the hours.
         rows: as they were read.
         missed: `[n]`, the cases.
-        counted: `[n]`, `missed`, `found` and `seen`: what rates are counted over.
+        counted: `[n]`, `missed`, `found` and `seen`: what rates are counted over, see law 3.
         found, overlooked: `[n]`, of two looks: what gives the base rate.
         present: `[n]`, of the release that the row's device runs now: that of its newest sighting.
         at_ms: `[n]`, when captured.
@@ -74,11 +79,11 @@ class SightingTable:
         self.missed: Mask = kinds == "missed"
         self.found: Mask = kinds == "found"
         self.overlooked: Mask = kinds == "overlooked"
-        self.counted: Mask = ~self.overlooked
         self.at_ms = np.array([row.captured_at_ms for row in self.rows], np.int64)
         self.models, self._model = _coded([row.model for row in self.rows])
         self.cameras, self._camera = _coded([(row.site, row.device, row.camera) for row in self.rows])
         self.present = self._present()
+        self.counted: Mask = ~self.overlooked & self._compared() & self._alike()
         self._tags = [tagger.tags(row) for row in self.rows]
         self.names, self.has = _matrix(self._tags)
         self._column = {name: at for at, name in enumerate(self.names)}
@@ -88,6 +93,32 @@ class SightingTable:
         _, newest = np.unique(device, return_index=True)  # of each device its first row, the newest
         present: Mask = self._model == self._model[newest][device]
         return present
+
+    def _compared(self) -> Mask:
+        """Return the rows `[n]` of cameras that have an object of a control frame under the row's release."""
+        pair = self._camera * len(self.models) + self._model
+        compared: Mask = np.isin(pair, np.unique(pair[~self.missed]))
+        return compared
+
+    def _alike(self) -> Mask:
+        """Return the rows `[n]` that are left when all cameras have drawn as often: law 4.
+
+        Of a camera that draws more often than the median one its objects are thinned, of one that draws less often its
+        missed events. A frame's objects go or stay together, and the same ones at every naming.
+        """
+        drawn = np.array([row.drawn_per_hour for row in self.rows], np.float64)
+        known = drawn > 0
+        if not known.any() or drawn[known].min() == drawn[known].max():
+            return np.ones(len(self.rows), bool)
+        objects = np.bincount(self._camera[known], minlength=len(self.cameras))
+        rates = np.bincount(self._camera[known], weights=drawn[known], minlength=len(self.cameras))
+        rates = np.where(objects > 0, rates / np.maximum(objects, 1), 0.0)
+        common = float(np.median(rates[objects > 0]))
+        of_camera = np.where(rates > 0, np.minimum(1.0, rates / common), 1.0)
+        share = np.where(self.missed, of_camera[self._camera], common / np.where(known, drawn, common))
+        finding = np.array([row.finding_id for row in self.rows], np.uint64)
+        alike: Mask = (finding * np.uint64(_SCATTER) & np.uint64(_SCATTERED - 1)) < share * _SCATTERED
+        return alike
 
     def of_models(self, models: Iterable[str]) -> Mask:
         """Return the rows `[n]` of these releases."""
@@ -123,7 +154,7 @@ class SightingTable:
         return Base(int((among & self.found).sum()), int((among & self.overlooked).sum()))
 
     def rate(self, inside: Mask, among: Mask) -> Rate | None:
-        """Return the rate of the rows inside, over the rows `among`; None without a base rate or a missed row."""
+        """Return the rate of those inside, over the rows `among`; None without a base rate, or missed, or inside."""
         base = self.base(among)
         if not base.is_enough:
             return None
@@ -131,7 +162,7 @@ class SightingTable:
 
     def _rate(self, inside: Mask, among: Mask, base_rate: float, *, error: float) -> Rate | None:
         rows = among & self.counted
-        if not (rows & self.missed).any():
+        if not (rows & self.missed).any() or not (rows & inside).any():
             return None
         return _widened(measure(inside[rows], self.missed[rows], base_rate=base_rate), error)
 

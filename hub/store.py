@@ -199,9 +199,9 @@ class Store:
 
     # Sightings
 
-    def sightings(self, *, since_ms: int, limit: int) -> Iterator[SightingRow]:
-        """Yield the newest `limit` sightings captured since then, newest first."""
-        return store_sightings.sightings(self._connection, since_ms=since_ms, limit=limit)
+    def sightings(self, *, since_ms: int, until_ms: int, limit: int) -> Iterator[SightingRow]:
+        """Yield the newest `limit` sightings captured since and until then, newest first."""
+        return store_sightings.sightings(self._connection, since_ms=since_ms, until_ms=until_ms, limit=limit)
 
     # Wants
 

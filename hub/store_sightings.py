@@ -21,7 +21,10 @@ from edge.contract.samples import Finding, WitnessKind
 from hub.tags import join_tags
 
 Place = tuple[float, float, float, float]
-_COLUMNS: Final = "kind, finding_id, group_id, site, device, camera, label, model, captured_at_ms, x1, y1, x2, y2, tags"
+_COLUMNS: Final = (
+    "kind, finding_id, group_id, site, device, camera, label, model, captured_at_ms, x1, y1, x2, y2, tags,"
+    " drawn_per_hour"
+)
 _PAGE: Final = "json_each(?) one JOIN finding f ON f.event_id = one.value"
 _finding_decoder = msgspec.json.Decoder(Finding)
 
@@ -33,6 +36,7 @@ class SightingRow(NamedTuple):
         kind: `missed`, `found`, `overlooked` or `seen`.
         place: `xyxy` in fractions of the frame's width and height.
         tags: the device's, words between spaces.
+        drawn_per_hour: how many frames like its own the camera drew an hour; 0 of a `missed`.
     """
 
     kind: str
@@ -46,6 +50,7 @@ class SightingRow(NamedTuple):
     captured_at_ms: int
     place: Place
     tags: str
+    drawn_per_hour: float = 0.0
 
 
 def note_sightings(connection: sqlite3.Connection, event_ids: Sequence[str]) -> None:
@@ -57,7 +62,7 @@ def note_sightings(connection: sqlite3.Connection, event_ids: Sequence[str]) -> 
     connection.execute(
         f"INSERT OR IGNORE INTO sighting ({_COLUMNS})"
         " SELECT 'missed', f.id, f.group_id, f.site, f.device, f.camera, f.label, f.model, f.captured_at_ms,"
-        " f.x1 / f.width, f.y1 / f.height, f.x2 / f.width, f.y2 / f.height, f.tags"
+        " f.x1 / f.width, f.y1 / f.height, f.x2 / f.width, f.y2 / f.height, f.tags, 0"
         f" FROM {_PAGE} WHERE f.reason = 'missed' ORDER BY one.key",
         page,
     )
@@ -76,7 +81,7 @@ def _note_objects(connection: sqlite3.Connection, header: bytes, *, finding_id: 
     width, height = finding.width, finding.height
     reported = "found" if finding.looked_twice else "seen"
     connection.executemany(
-        f"INSERT INTO sighting ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT INTO sighting ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             (
                 "overlooked" if box.witness is WitnessKind.ZOOM else reported,
@@ -93,6 +98,7 @@ def _note_objects(connection: sqlite3.Connection, header: bytes, *, finding_id: 
                 box.xyxy[2] / width,
                 box.xyxy[3] / height,
                 join_tags(box.tags),
+                finding.drawn_per_hour,
             )
             for box in finding.boxes
             if box.tags
@@ -106,13 +112,14 @@ def objects(connection: sqlite3.Connection, finding_ids: Sequence[int]) -> list[
         f"SELECT {_COLUMNS} FROM sighting WHERE kind <> 'missed' AND finding_id IN (SELECT value FROM json_each(?))",
         (msgspec.json.encode(finding_ids).decode(),),
     )
-    return [SightingRow._make((*row[:9], row[9:13], row[13])) for row in rows]
+    return [SightingRow._make((*row[:9], row[9:13], row[13], row[14])) for row in rows]
 
 
-def sightings(connection: sqlite3.Connection, *, since_ms: int, limit: int) -> Iterator[SightingRow]:
-    """Yield the newest `limit` sightings captured since then, newest first."""
+def sightings(connection: sqlite3.Connection, *, since_ms: int, until_ms: int, limit: int) -> Iterator[SightingRow]:
+    """Yield the newest `limit` sightings captured since and until then, newest first."""
     rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM sighting WHERE captured_at_ms >= ? ORDER BY captured_at_ms DESC, id DESC LIMIT ?",
-        (since_ms, limit),
+        f"SELECT {_COLUMNS} FROM sighting WHERE captured_at_ms BETWEEN ? AND ?"
+        " ORDER BY captured_at_ms DESC, id DESC LIMIT ?",
+        (since_ms, until_ms, limit),
     )
-    return (SightingRow._make((*row[:9], row[9:13], row[13])) for row in rows)
+    return (SightingRow._make((*row[:9], row[9:13], row[13], row[14])) for row in rows)

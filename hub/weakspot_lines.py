@@ -42,7 +42,7 @@ def what_is_missing(naming: Naming) -> str:
     table, base = naming.table, naming.base
     if not len(table.rows):
         return "no weak spot: nothing was sighted in 30 days; run `hub serve` and the devices: `edge run`"
-    missed = int((table.missed & table.present).sum())
+    missed, counted = (int((table.missed & rows).sum()) for rows in (table.present, table.present & table.counted))
     if not base.objects:
         return f"no weak spot: {missed} missed, but no control frame was looked at twice, so there is no rate; {_HOW}"
     if not base.is_enough:
@@ -51,8 +51,9 @@ def what_is_missing(naming: Naming) -> str:
             f" overlooked by the detector; it takes {MIN_OBJECTS} with at least one overlooked: let the devices run, or"
             " raise mining.control_per_hour"
         )
-    if missed < MIN_SUPPORT:
-        return f"no weak spot: {missed} missed is too few, it takes {MIN_SUPPORT}; let the devices run"
+    if counted < MIN_SUPPORT:
+        few = f"no weak spot: {counted} missed is too few, it takes {MIN_SUPPORT}; let the devices run"
+        return " ".join((few, *_not_compared(naming)))
     return f"no weak spot: nothing stands out. {_base_line(naming)}"
 
 
@@ -60,10 +61,23 @@ def _base_line(naming: Naming) -> str:
     base = naming.base
     if not base.is_enough:
         return what_is_missing(naming).replace("no weak spot", "nothing new is named")
-    return (
+    told = (
         f"base: the detector overlooks {_percent(base.rate)}, {base.overlooked} of {base.objects} objects of control"
         " frames. In brackets the 95 % interval."
     )
+    return " ".join((told, *_not_compared(naming)))
+
+
+def _not_compared(naming: Naming) -> list[str]:
+    """Return a sentence about the cameras that no rate counts, none where all are counted."""
+    table = naming.table
+    cameras = table.cameras_of(table.missed & table.present & ~table.counted)
+    if not cameras:
+        return []
+    names = camera_names(table.cameras)
+    few = ", ".join(names[camera] for camera in list(cameras)[:3]) + ", ..." * (len(cameras) > 3)
+    without = f"{_counted(len(cameras), 'camera')} without any object of a control frame"
+    return [f"Not compared: {without}, with {sum(cameras.values())} missed: {few}."]
 
 
 def _row(one: Overview) -> list[str]:

@@ -141,3 +141,9 @@ def test_the_demo_ends_with_a_batch_and_the_hub_commands_go_on_from_it(tmp_path:
     run("hub batch export 2 --format coco --out batch-2", folder)
     for camera in ("day", "dark", "noisy"):
         assert "NOT RUNNING" in run(f"edge status --config edge-{camera}.toml", folder, expect=1)
+
+
+def test_the_help_of_a_group_that_is_a_command_too_is_whole() -> None:
+    """A short help given to the group would stand in place of its docstring."""
+    told = typer.main.get_command(hub.cli.app).commands["weakspots"].help
+    assert "Life: open, batched" in told

@@ -117,6 +117,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
             restart; empty where it follows none.
         looked_twice: of a `control`, in which every object that counts for the rates has its tags: the frame was looked
             at enlarged, tile by tile, too, and what only that second look found has the witness `zoom`.
+        drawn_per_hour: of a `control`: how many frames an hour the camera drew, on average, when it drew this one.
         features: the model's pooled feature vector, L2-normalised, times 127, as int8; may be empty.
         model: the release that failed.
         frame_bytes: size of the JPEG that the device holds.
@@ -138,6 +139,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     tags: tuple[Text, ...]
     track: Text = ""
     looked_twice: bool = False
+    drawn_per_hour: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0
     width: Pixels
     height: Pixels
     crop_hash: Sha256

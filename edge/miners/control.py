@@ -35,4 +35,4 @@ class ControlMiner:
             return []
         height, width = observation.frame.image.shape[:2]
         region = (0.0, 0.0, float(width), float(height))
-        return [Mined(at=observation, reason=Reason.CONTROL, severity=0.0, region=region)]
+        return [Mined(observation, Reason.CONTROL, severity=0.0, region=region, drawn_per_hour=self.per_hour)]

@@ -1,7 +1,6 @@
 """Who gets a second look: within the budget, the worthiest first, control frames in turn, and what is done with it."""
 
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -292,41 +291,21 @@ def test_every_control_frame_comes_back_once(turns: list, carry: bool) -> None:
     assert counts.second_look - counts.both == sum(len(one.looks.overlooked) for one in twice)
 
 
-@pytest.mark.parametrize("broken", [0, 1, -1])
-def test_a_look_that_fails_ends_the_wait_of_its_frame_only(broken: int) -> None:
-    """The first tile, the second, the last: with one missing it was not looked at twice; the next frame is."""
+def test_what_stood_still_in_another_size_counts_again() -> None:
+    """Its place in pixels says nothing of the new picture; while the size stays, it is one object."""
     scene = Scene(share=1.0)
     tile_count = len(tiles(SIZE, input_size=scene.detector.input_size))
-    failing = broken % tile_count
-    detect = scene.detector.detect
 
-    def fail(*_: object) -> None:
-        msg = "the accelerator is gone"
-        raise RuntimeError(msg)
+    def count() -> int:
+        scene.show(street((at(150), BRIGHT)), control=True)
+        for _ in range(tile_count):
+            scene.looks.go_on()
+        scene.looks.release()
+        return scene.looks.recall.detector
 
-    frame = scene.show(street((at(150), BRIGHT)))
-    for number in range(2):
-        whole = (0.0, 0.0, float(SIZE[0]), float(SIZE[1]))
-        assert scene.looks.add_control(replace_number(frame, number, whole))
-    for _ in range(failing):
-        scene.looks.go_on()
-    scene.detector.detect = fail
-    with pytest.raises(RuntimeError, match="accelerator"):
-        scene.looks.go_on()
-    scene.detector.detect = detect
-    (first,) = scene.looks.release()
-    assert (first.at.frame.sequence, first.looked_twice, int(first.looks.found.sum())) == (0, False, 1)
-    for _ in range(tile_count):
-        scene.looks.go_on()
-    (second,) = scene.looks.release()
-    assert (second.at.frame.sequence, second.looked_twice) == (1, True)
-    assert scene.looks.recall.frames == 1
-
-
-def replace_number(seen: Observation, number: int, whole: Xyxy) -> Mined:
-    """The control frame that this one would be under another number."""
-    at_number = replace(seen, frame=replace(seen.frame, sequence=number), enlarged=[])
-    return Mined(at_number, Reason.CONTROL, 0.0, whole)
+    assert (count(), count()) == (1, 1)
+    scene.looks.forget()
+    assert count() == 2
 
 
 def test_a_turn_without_a_picture_goes_to_the_control_frames() -> None:

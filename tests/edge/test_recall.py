@@ -246,3 +246,25 @@ def test_a_tally_forgets_what_left():
     for here in visits:
         tally.add(boxes(NEAR) if here else Detections(), found(t0=boxes(NEAR)) if here else found())
     assert tally.counts == RecallCounts(frames=len(visits), detector=2, second_look=2, both=2)
+
+
+def test_frames_seen_once_and_frames_seen_twice_do_not_take_objects_from_each_other():
+    """What stands still is seen once in the frames without a second look, and once in those with one."""
+    tally = RecallTally(score_threshold=0.4)
+    one = boxes((20, 20, 60, 120))
+
+    def see() -> int:
+        looks = tally.see(one, grid=GRID)
+        assert not looks.twice
+        return int(looks.found.sum())
+
+    def add() -> int:
+        before = tally.counts.detector
+        tally.add(one, found(t0=one))
+        return tally.counts.detector - before
+
+    assert (see(), see()) == (1, 0)
+    assert (add(), add()) == (1, 0), "or what the detector finds would be left out more often than what it overlooks"
+    assert see() == 0
+    tally.forget()
+    assert (add(), see()) == (1, 0), "what was counted is not seen again"

@@ -75,7 +75,11 @@ def test_what_is_missing_is_said_with_what_to_do(run, store, now_ms, sighted, me
 
 def batch_of_spot(store: Store, number: int, *, now_ms: int) -> int:
     """Freeze a batch of twelve of its frames."""
-    rows = [row for row in store.sightings(since_ms=0, limit=9999) if row.kind == "missed" and "small" in row.tags][:12]
+    rows = [
+        row
+        for row in store.sightings(since_ms=0, until_ms=10**15, limit=9999)
+        if row.kind == "missed" and "small" in row.tags
+    ][:12]
     events = store.spots.sighted([row.finding_id for row in rows])
     members = [BatchMember(events[row.finding_id][0], row.group_id, "why", 1.0) for row in rows]
     step = step_of(SpotState.BATCHED, weak_spot(store, number).rate, now_ms=now_ms)

@@ -208,6 +208,16 @@ def test_a_late_finding_among_long_tracks_meets_the_same_groups_after_a_restart(
     assert group_all(rows) == group_all(rows, restart_every=9) == [1] * 7 + [8, 9]
 
 
+def test_a_late_finding_of_a_track_that_ended_before_the_other_began_may_join():
+    assert group_all([row(1, track="b", captured_at_ms=NOON_MS + 5000), row(2, track="a")]) == [1, 1]
+
+
+def test_a_group_does_not_follow_the_track_of_another_label():
+    dog = row(2, label="dog", track="b")  # one thing, two names
+    later = row(3, track="a", captured_at_ms=NOON_MS + 1500, crop_hash=bits(170))  # more bits than another track may
+    assert group_all([row(1, track="a"), dog, later]) == group_all([row(1, track="a"), dog, later], 3) == [1, 1, 1]
+
+
 def test_the_tracks_of_a_copy_say_nothing_here():
     first = row(1, track="a", features=np.array([127, 0], np.int8))
     copy = replace(first, camera="copy", track="b")
@@ -374,3 +384,11 @@ def test_on_real_footage_other_people_in_the_same_lane_stay_apart():
     assert right / (right + wrong) >= 0.95
     assert right / made.same.sum() >= 0.85
     assert wrong / made.different.sum() <= 0.01
+
+
+@pytest.mark.parametrize("x", [0.155, 0.405, 0.655])
+def test_a_place_twice_as_long_that_goes_on_to_one_side_stands_in_a_cell_around(x):
+    # the centres are half a side apart, as far as IoU .5 allows, and a cell ends between them
+    box, other = np.array([x, 0.2, x + 0.1, 0.4]), np.array([x, 0.2, x + 0.199, 0.4])
+    assert cell_of(other) in cells_around(box)
+    assert cell_of(box) in cells_around(other)

@@ -24,7 +24,16 @@ from hub.store_erasure import without_names
 from hub.store_forgotten import Scope
 from hub.tags import Tagger, TagsConfig
 from tests.brokers import wait_until
-from tests.hub.made import arrival, event_id, event_payload, finding, gone_payload, jpeg, part_payloads
+from tests.hub.made import (
+    arrival,
+    event_id,
+    event_payload,
+    finding,
+    gone_payload,
+    jpeg,
+    part_payloads,
+    state_payload,
+)
 from tests.hub.two_devices import (
     CAPTURED,
     COUNTS,
@@ -98,9 +107,11 @@ def test_groups_batches_and_sightings_go_on_without_it(database):
         leaders = {leader.group_id: leader.event_id for leader in store.leaders()}
         assert leaders[1] == event_id(20)
         assert leaders[2] == event_id(21)
-        missed = {row.group_id for row in store.sightings(since_ms=0, limit=1000) if row.kind == "missed"}
+        missed = {
+            row.group_id for row in store.sightings(since_ms=0, until_ms=10**15, limit=1000) if row.kind == "missed"
+        }
         assert {1, 2} <= missed
-        assert {row.device for row in store.sightings(since_ms=0, limit=1000)} == {"other"}
+        assert {row.device for row in store.sightings(since_ms=0, until_ms=10**15, limit=1000)} == {"other"}
         assert [member.event_id for member in store.batch_members(1)] == [event_id(24), event_id(27)]
         assert store.batch(1).size == 5
         assert one(store, "SELECT forgotten FROM batch") == 3
@@ -159,6 +170,19 @@ def test_a_frame_under_way_when_it_was_forgotten_is_acknowledged_and_not_stored(
         require_sound(store)
 
 
+def test_what_the_broker_retains_of_it_brings_no_device_back_and_others_go_on(database):
+    """A hub that starts is told the last state of every device; and a part may come before its finding."""
+    with Store.open(database) as store:
+        forget(store)
+        store.commit([arrival(Kind.STATE, state_payload())], now_ms=LATER)
+        assert one(store, "SELECT count(*) FROM device WHERE device = 'box'") == 0
+        parts = [arrival(Kind.FRAME, part, device="other") for part in part_payloads(85)]
+        store.commit(parts[:1], now_ms=LATER)
+        store.commit([event(85, device="other", inline=False)], now_ms=LATER)
+        assert store.commit(parts[1:], now_ms=LATER)[-1].frame == event_id(85)
+        require_sound(store)
+
+
 def test_counts_of_a_boot_that_goes_on_start_from_zero(database):
     """A heartbeat carries the sums since the boot: what was forgotten must not come back with the next one."""
     with Store.open(database) as store:
@@ -185,6 +209,7 @@ def test_before_a_time_only_what_is_older_goes(database):
         assert len(store.policies()) == policies
         assert one(store, "SELECT count(*) FROM device") == 2
         assert one(store, "SELECT count(*) FROM recall_hour") == 0  # the hour that the time falls into goes whole
+        assert one(store, "SELECT count(*) FROM frame_part") == 0  # it came later, and is of what went
         require_sound(store)
         outcome = store.commit([event(3), event(60)], now_ms=LATER)
         assert [row.finding for row in outcome] == [event_id(3), event_id(60)]

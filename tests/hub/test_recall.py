@@ -133,7 +133,7 @@ one_frame = st.tuples(st.integers(0, 9), st.integers(0, 9), st.floats(0, 1)).map
 boots = st.dictionaries(st.sampled_from(["boot-1", "boot-2", "boot-3"]), st.lists(one_frame, min_size=1, max_size=6))
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(boots, st.randoms(use_true_random=False), st.data())
 def test_heartbeats_add_up_in_any_order_lost_or_twice(tmp_path_factory, frames_of_boots, shuffler: random.Random, data):
     """Law 1 of the store: what is booked is the last counts of each boot, if at least the last heartbeat of it came."""

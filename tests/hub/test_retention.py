@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from edge.contract.errors import UnusableError
 from edge.contract.topics import Kind
+from hub import store_retention
 from hub.check import check_lines
 from hub.cli import app
 from hub.config import KeepConfig
@@ -88,6 +89,24 @@ def test_a_batch_keeps_its_frames_also_one_made_while_the_sweep_runs(store):
     require_sound(store)
 
 
+def test_exactly_the_allowed_size_is_allowed(store):
+    put(store, range(4), days_ago=1)
+    rest = sum(len(jpeg(n)) for n in range(1, 4))
+    list(sweep(store, KeepConfig(frame_bytes=rest), now_ms=NOW))
+    assert present(store, range(4)) == [1, 2, 3]
+
+
+def test_a_frame_that_comes_into_a_batch_after_it_was_chosen_stays(store):
+    """Another process froze the batch between the reading of a piece and its transaction."""
+    put(store, range(3), days_ago=20)
+    group(store, [1])
+    (piece,) = store_retention.due(store._connection, came_before_ms=NOW, most_bytes=10**9)
+    store.freeze_batch([BatchMember(event_id(1), 1, "why", 1.0)], now_ms=NOW, title="t")
+    assert store_retention.delete_frames(store._connection, piece).frames == 2
+    assert present(store, range(3)) == [1]
+    require_sound(store)
+
+
 def test_a_dry_run_counts_the_same_and_deletes_nothing(store):
     put(store, range(5), days_ago=20)
     put(store, range(5, 9), days_ago=1)
@@ -139,6 +158,7 @@ def test_the_command_gives_the_space_back(tmp_path):
     assert after < before - 0.9 * said["frame_bytes"]
     assert said["file_bytes"] >= 0.9 * said["frame_bytes"]
     with Store.open(path) as store:
+        assert store._connection.execute("PRAGMA freelist_count").fetchone() == (0,)
         require_sound(store)
 
 

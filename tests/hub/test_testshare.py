@@ -37,3 +37,11 @@ def test_no_image_ever_changes_sides():
     start = 1_700_000_000_000
     sides = [is_test(site="lab", device="box", camera="door", captured_at_ms=start + n * BLOCK_MS) for n in range(40)]
     assert [n for n, test in enumerate(sides) if test] == [1, 5, 7, 9, 11, 12, 20, 39]
+
+
+def test_a_block_begins_and_ends_at_its_millisecond():
+    # this block is test, those beside it are not: who moves the edge moves images
+    start = 1_700_000_100_000
+    at = (start - 1, start, start + BLOCK_MS - 1, start + BLOCK_MS)
+    sides = [is_test(site="plant7", device="cam1", camera="gate", captured_at_ms=at_ms) for at_ms in at]
+    assert sides == [False, True, True, False]

@@ -128,3 +128,28 @@ def test_what_was_fixed_comes_back(at_fix: Rate, now: Rate, back: bool) -> None:
 @pytest.mark.parametrize(("before", "after", "sign"), [(0.2, 0.4, 1), (0.4, 0.2, -1), (0.2, 0.2, 0), (0.2, 0.204, 0)])
 def test_trend(before: float, after: float, sign: int) -> None:
     assert trend(rate(before), rate(after)) == sign
+
+
+def test_a_spot_whose_rate_has_not_fallen_is_not_fixed() -> None:
+    """The rest got much worse: the excess is gone, and the spot is missed more often than before."""
+    before = Rate(missed=300, found=300, rate=0.4, low=0.35, high=0.45, against=0.1)
+    after = Rate(missed=300, found=300, rate=0.45, low=0.4, high=0.5, against=0.45)
+    assert not is_worse(after)
+    assert judge(before, after).outcome is Outcome.TOO_FEW
+    fallen = Rate(missed=300, found=300, rate=0.1, low=0.08, high=0.12, against=0.1)
+    assert judge(before, fallen).outcome is Outcome.FIXED
+
+
+@pytest.mark.parametrize(
+    ("now", "rises"),
+    [
+        ((0.40, 0.36, 0.44), 1),  # far above
+        ((0.22, 0.18, 0.26), 0),  # within the error of both
+        ((0.18, 0.15, 0.22), 0),
+        ((0.05, 0.04, 0.07), -1),  # far below
+    ],
+)
+def test_a_trend_is_told_only_where_it_is_sure(now, rises) -> None:
+    before = Rate(missed=100, found=100, rate=0.2, low=0.16, high=0.24, against=0.1)
+    after = Rate(missed=100, found=100, rate=now[0], low=now[1], high=now[2], against=0.1)
+    assert trend(before, after) == rises

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.contract.errors import UnusableError
-from hub.naming import DAY_MS, UNSEEN_MS, open_by_hand, refresh
+from hub.naming import DAY_MS, UNSEEN_MS, open_by_hand, rate_at_batching, refresh, trained_models
+from hub.slices import Rate
 from hub.store import Store
 from hub.store_weakspots import Move, NamingRecord
 from hub.tags import Tagger, TagsConfig
@@ -156,7 +157,7 @@ def test_a_rule_in_local_hours_is_measured_as_it_is_told(store) -> None:
     )
     where = "mine and hour >= 3"
     spot = open_by_hand(store, tagger, where, NOW + DAY_MS)
-    rows = list(store.sightings(since_ms=0, limit=1000))
+    rows = list(store.sightings(since_ms=0, until_ms=10**15, limit=1000))
     missed = sum(row.kind == "missed" and belongs(spot, row, tagger) for row in rows)
     assert spot.rate.missed == missed > 0
 
@@ -320,3 +321,78 @@ def test_one_that_is_dropped_while_another_process_names_stays_dropped(store, tm
     assert len(store.spots.steps(kept)) == 2
     assert number not in {spot.id for spot in weak_spots(store)}
     assert store.spots.steps(number) == []
+
+
+def test_a_trained_one_can_get_another_batch(store) -> None:
+    """Before it is judged: the first batch may have been too small to see anything."""
+    weak(store, model="old")
+    name(store)
+    train(store, 1, "new", now_ms=NOW + 2 * HOUR_MS)
+    assert advance(store, 1, S.BATCHED, now_ms=NOW + 3 * HOUR_MS).state is S.BATCHED
+
+
+def test_a_release_of_between_two_batches_may_have_been_trained_on_the_first(store) -> None:
+    weak(store, model="old")
+    name(store)
+    advance(store, 1, S.BATCHED, now_ms=NOW + 2 * HOUR_MS)
+    weak(store, model="between", at_ms=NOW + 3 * HOUR_MS)
+    train(store, 1, "between", now_ms=NOW + 5 * HOUR_MS)
+    assert weak_spot(store, 1).state is S.TRAINED
+
+
+def test_one_that_shares_less_than_half_of_the_missed_is_another(store) -> None:
+    """Of 210 missed of either, 60 are of both: a camera where it is seen, too."""
+    weak(store, device="a")
+    weak(store, device="b")
+    open_by_hand(store, TAGGER, "camera:lab/b/door", NOW + HOUR_MS)
+    assert "dark + small" in [spot for _, spot, _ in name(store)]
+
+
+def test_nothing_is_forgotten_while_nothing_can_be_named(store) -> None:
+    """The control frames have stopped, so there is no base rate: that a spot is not found says nothing."""
+    weak(store)
+    assert name(store) == [(1, "dark + small", "open")]
+    sight(store, missed=[("dark small", 5)], model="other", at_ms=NOW + UNSEEN_MS)
+    assert name(store, NOW + UNSEEN_MS + DAY_MS) == [(1, "dark + small", "open")]
+
+
+def test_a_release_that_nobody_runs_any_more_does_not_reopen_it(store) -> None:
+    """It was rolled back before anybody looked."""
+    fixed(store)
+    weak(store, at_ms=NOW + 2 * DAY_MS, model="bad")
+    mended(store, at_ms=NOW + 3 * DAY_MS, model="good")
+    assert name(store, NOW + 4 * DAY_MS)[0][2] == "fixed"
+
+
+def test_what_a_training_is_held_against_is_the_rate_of_its_own_batch() -> None:
+    """Of two batches the newest counts; a measurement after it only where it had no rate."""
+
+    def step(state, rate, *, measured=False):
+        told = Rate(missed=9, found=9, rate=rate, low=0.0, high=1.0, against=0.1) if rate else None
+        return step_of(state, told, now_ms=NOW, measured=measured)
+
+    batched = [step(S.OPEN, 0.5), step(S.BATCHED, 0.4), step(S.BATCHED, 0.4, measured=True), step(S.BATCHED, 0.3)]
+    later = step(S.BATCHED, 0.2, measured=True)
+    assert rate_at_batching([*batched, later]).rate == 0.3
+    assert rate_at_batching([*batched[:-1], step(S.BATCHED, None), later]).rate == 0.2
+
+
+def test_without_a_release_it_is_judged_on_those_of_after_its_newest_annotation(store) -> None:
+    weak(store, model="old")
+    name(store)
+    for number, at_ms in enumerate((NOW + DAY_MS, NOW + 3 * DAY_MS), start=1):
+        train(store, 1, "", now_ms=at_ms)
+        weak(store, model=f"round-{number}", at_ms=at_ms + DAY_MS)
+    table = refresh(store, TAGGER, NOW + 5 * DAY_MS).table
+    assert trained_models(store, table, store.spots.steps(1)) == ["round-2"]
+
+
+def test_each_device_has_a_release_of_its_own(store) -> None:
+    weak(store, device="slow", model="old")
+    weak(store, device="quick", model="old")
+    weak(store, device="quick", model="new", at_ms=NOW + HOUR_MS)
+    table = refresh(store, TAGGER, NOW + 2 * HOUR_MS).table
+    assert table.models_of(table.present) == ["new", "old"]
+    assert {row.device for row, now in zip(table.rows, table.present, strict=True) if now and row.model == "old"} == {
+        "slow"
+    }
