@@ -151,7 +151,7 @@ class Curator:
                     )
                 )
         try:
-            self._store.assign_groups(assignments)
+            self._store.assign_groups(assignments, forgettings=self._forgettings)
         except StaleError as error:
             log.info("the groups were changed by another process, reading them again: %s", error)
             return 0

@@ -72,15 +72,13 @@ class Measured:
 
 def refresh(store: Store, tagger: Tagger, now_ms: int) -> Naming:
     """Name anew, measure and judge every weak spot, and store what has changed."""
-    rows = store.sightings(since_ms=now_ms - WINDOW_MS, until_ms=now_ms + AHEAD_MS, limit=MAX_SIGHTINGS)
-    table = SightingTable(rows, tagger)
-    among = table.present
-    base = table.base(among)
-    slices = _find(table, base)
     for _ in range(_TRIES):
-        last_step, spots = store.spots.last_step(), weak_spots(store)
-        record = _decide(store, table, spots, slices, now_ms=now_ms)
-        if store.spots.record(record, last=last_step):
+        forgettings, last_step = store.upkeep.forgettings(), store.spots.last_step()
+        rows = store.sightings(since_ms=now_ms - WINDOW_MS, until_ms=now_ms + AHEAD_MS, limit=MAX_SIGHTINGS)
+        table = SightingTable(rows, tagger)
+        base = table.base(table.present)
+        record = _decide(store, table, weak_spots(store), _find(table, base), now_ms=now_ms)
+        if store.spots.record(record, last=last_step, forgettings=forgettings):
             break
     return Naming(table, base, tuple(weak_spots(store)))
 

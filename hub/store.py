@@ -186,12 +186,16 @@ class Store:
         """Return the highest number of a group, 0 when there is none."""
         return store_groups.last_group(self._connection)
 
-    def assign_groups(self, assignments: Sequence[GroupAssignment]) -> None:
+    def assign_groups(
+        self, assignments: Sequence[GroupAssignment], *, forgettings: tuple[int, int] | None = None
+    ) -> None:
         """Group findings, all or none. The caller numbers new groups on from the highest leader it has read.
+
+        `forgettings` are those counted before leaders were read, by who holds them in memory.
 
         Raises `StaleError` when another process was faster: read the leaders again and repeat.
         """
-        store_groups.assign_groups(self._connection, assignments)
+        store_groups.assign_groups(self._connection, assignments, forgettings=forgettings)
 
     def group_sizes(self, group_ids: Iterable[int]) -> dict[int, int]:
         """Return how many findings each group counts."""

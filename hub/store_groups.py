@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from edge.contract.errors import UnusableError
+from hub.store_forgotten import counts
 from hub.store_rows import (
     FINDING_COLUMNS,
     LEADER_COLUMNS,
@@ -129,9 +130,18 @@ def last_group(connection: sqlite3.Connection) -> int:
     return number
 
 
-def assign_groups(connection: sqlite3.Connection, assignments: Sequence[GroupAssignment]) -> None:
-    """Group findings in one transaction. Raises `StaleError`, and changes nothing, when one is already grouped."""
+def assign_groups(
+    connection: sqlite3.Connection, assignments: Sequence[GroupAssignment], *, forgettings: tuple[int, int] | None
+) -> None:
+    """Group findings in one transaction.
+
+    Raises `StaleError`, and changes nothing, when one is already grouped, or when something was forgotten since there
+    were so many `forgettings`: what the caller holds of it must not come back.
+    """
     with immediate(connection):
+        if forgettings is not None and counts(connection) != forgettings:
+            msg = "something was forgotten meanwhile"
+            raise StaleError(msg)
         for assignment in assignments:
             try:
                 _assign(connection, assignment)

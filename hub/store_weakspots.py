@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable
 from typing import Any, Final, NamedTuple
 
 from edge.contract.errors import UnusableError
+from hub.store_forgotten import counts
 from hub.store_rows import FrameState, immediate
 
 HOUR_MS: Final = 60 * 60 * 1000
@@ -164,10 +165,13 @@ class Spots:
         number: int = self._connection.execute("SELECT coalesce(max(id), 0) FROM weak_spot_step").fetchone()[0]
         return number
 
-    def record(self, record: NamingRecord, *, last: int) -> bool:
-        """Store what one naming has decided; or nothing, and return False, when `last` is not the newest step now."""
+    def record(self, record: NamingRecord, *, last: int, forgettings: tuple[int, int]) -> bool:
+        """Store what one naming has decided; or nothing, and return False, when it is out of date.
+
+        That is when `last` is not the newest step now, or something was forgotten that it may have read.
+        """
         with immediate(self._connection):
-            if self.last_step() != last:
+            if self.last_step() != last or counts(self._connection) != forgettings:
                 return False
             there = {spot.id for spot in self.all()}  # without those that were dropped meanwhile
             for name, tags, first in record.opened:

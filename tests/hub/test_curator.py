@@ -109,7 +109,7 @@ def test_after_a_failed_assignment_the_groups_are_read_again(store, monkeypatch)
     put(store, 2)
     put(store, 3, **SAME)
 
-    def stale(assignments: list[GroupAssignment]) -> None:
+    def stale(assignments: list[GroupAssignment], *, forgettings: tuple[int, int]) -> None:
         monkeypatch.setattr(store, "assign_groups", assign)
         msg = "another process was faster"
         raise StaleError(msg)

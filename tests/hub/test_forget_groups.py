@@ -4,6 +4,9 @@ import pytest
 
 from edge.contract.samples import Reason
 from hub.store import GroupAssignment, Store
+from hub.store_groups import StaleError
+from hub.store_weakspots import NamingRecord
+from hub.weakspots import SpotState, step_of
 from tests.hub.made import event_id
 from tests.hub.two_devices import CAPTURED, NOW, event, fill, forget, one, require_sound
 
@@ -54,3 +57,20 @@ def test_a_group_that_loses_its_sighting_has_one_of_the_next_miss(database):
         (sighting,) = [row for row in store.sightings(since_ms=0, until_ms=10**15, limit=1000) if row.group_id == 100]
         assert store.finding(event_id(83)).captured_at_ms == sighting.captured_at_ms
         require_sound(store)
+
+
+def test_what_was_read_before_a_forgetting_is_not_written_after_it(database):
+    """A curator and a naming hold findings in memory: what they would write may tell of what was forgotten."""
+    with Store.open(database) as store:
+        before, last = store.upkeep.forgettings(), store.spots.last_step()
+        store.commit([event(90)], now_ms=NOW)
+        group = GroupAssignment(event_id(90), store.last_group() + 1, new=True)
+        forget(store)
+        name = NamingRecord(
+            NOW, opened=(("dark, camera x", "camera:x dark", step_of(SpotState.OPEN, None, now_ms=NOW)),)
+        )
+        assert not store.spots.record(name, last=last, forgettings=before)
+        assert "dark, camera x" not in {spot.name for spot in store.spots.all()}
+        with pytest.raises(StaleError, match="forgotten"):
+            store.assign_groups([group], forgettings=before)
+        assert store.spots.record(name, last=last, forgettings=store.upkeep.forgettings())

@@ -317,7 +317,7 @@ def test_one_that_is_dropped_while_another_process_names_stays_dropped(store, tm
         other.spots.drop(number)
     measured = ((number, step), (kept, step))
     record = NamingRecord(NOW, measured=measured, moves=(Move(number, step),), found=frozenset({number}))
-    assert store.spots.record(record, last=last)
+    assert store.spots.record(record, last=last, forgettings=store.upkeep.forgettings())
     assert len(store.spots.steps(kept)) == 2
     assert number not in {spot.id for spot in weak_spots(store)}
     assert store.spots.steps(number) == []
