@@ -38,6 +38,7 @@ CLOSE_HEAD: Final = 0.6
 CELLS: Final = 3
 MIN_CELL_PX: Final = 12
 _SIZES: Final = 4
+_ROOM_PX: Final = 2
 
 Blur = Literal["none", "heads", "people"]
 Mask = NDArray[np.uint8]
@@ -150,14 +151,17 @@ def person_class(labels: Sequence[str]) -> int | None:
 def zone_mask(zones: Sequence[Polygon], size: tuple[int, int]) -> Mask:
     """Return `[height, width]` uint8, 255 at every pixel that a zone touches, and at most two pixels beyond."""
     width, height = size
-    union = np.zeros((height, width), np.uint8)
+    union = np.zeros(
+        (height + 2 * _ROOM_PX, width + 2 * _ROOM_PX), np.uint8
+    )  # a corner may be rounded out of the frame
     for zone in zones:
-        points = np.array(zone) * (width, height) - 0.5
+        points = np.array(zone) * (width, height) - 0.5 + _ROOM_PX
         one = cv2.fillPoly(np.zeros_like(union), [np.rint(points).astype(np.int32)], (255,))
         # What crosses itself has holes by OpenCV's rule.
         outlines, _ = cv2.findContours(one, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(union, outlines, -1, (255,), cv2.FILLED)
-    return cv2.dilate(union, np.ones((3, 3), np.uint8)).astype(np.uint8, copy=False)
+    covered = cv2.dilate(union, np.ones((3, 3), np.uint8))
+    return np.ascontiguousarray(covered[_ROOM_PX:-_ROOM_PX, _ROOM_PX:-_ROOM_PX], np.uint8)
 
 
 def widen(xyxy: Sequence[float]) -> Xyxy:

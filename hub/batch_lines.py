@@ -41,7 +41,7 @@ def show_lines(batch: Batch, rows: Sequence[FindingRow]) -> list[str]:
         first, *rest = _wrapped(member.why, width=32)
         mark = "test" if member.test else ""
         lines.append(
-            f"{member.rank:>4}  {mark:4}  {row.event_id[:8]}  {_cut(row.camera, 14):14}  {member.gain:>8.2f}  {first}"
+            f"{member.rank:>4}  {mark:4}  {row.event_id[-8:]}  {_cut(row.camera, 14):14}  {member.gain:>8.2f}  {first}"
         )
         lines += [" " * 48 + line for line in rest]
     return lines

@@ -310,7 +310,7 @@ def _notes(
 def _refused_note(choice: _Choice) -> str:
     event_id, why = choice.refused[0]
     count = len(choice.refused)
-    return f"{count} frame{'s' * (count != 1)} passed over that nobody can annotate, such as {event_id[:8]}: {why}"
+    return f"{count} frame{'s' * (count != 1)} passed over that nobody can annotate, such as {event_id[-8:]}: {why}"
 
 
 def _test_note(batch: Batch) -> str:

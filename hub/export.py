@@ -234,7 +234,7 @@ def image_names(batch: BatchView) -> tuple[str, ...]:
     return tuple(
         f"{batch.id:04d}-{member.rank:0{digits}d}-{'test' if member.test else 'train'}-"
         f"{re.sub('[^A-Za-z0-9_-]', '-', member.camera)[:40]}-"
-        f"{re.sub('[^A-Za-z0-9]', '', member.event_id)[:8]}.jpg"
+        f"{re.sub('[^A-Za-z0-9]', '', member.event_id)[-8:]}.jpg"
         for member in batch.members
     )
 

@@ -27,7 +27,7 @@ def commands(app: typer.Typer, name: str) -> dict[str, typer.core.TyperCommand]:
 
     def walk(command, path: str) -> None:
         below = getattr(command, "commands", None)
-        if below is None:
+        if below is None or command.invoke_without_command:
             found[path] = command
         for word, one in (below or {}).items():
             walk(one, f"{path} {word}")

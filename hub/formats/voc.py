@@ -27,6 +27,7 @@ The images are in JPEGImages/, the boxes of each in the XML file of the same nam
 labelImg: "Open Dir" JPEGImages, "Change Save Dir" Annotations, format PascalVOC. For CVAT, create a task with the
 labels listed above and the images, make a ZIP of Annotations/, ImageSets/ and labelmap.txt and upload it as
 "PASCAL VOC 1.1". When done, export as Pascal VOC again. <score> and <origin> of each object say what proposed the box.
+Train on ImageSets/Split/train.txt only: ImageSets/Main/default.txt lists all images, for CVAT.
 """
 
 _HEADER: Final = "# label:color_rgb:parts:actions"

@@ -195,8 +195,9 @@ def test_sigterm_drains_and_exits_0(tmp_path: Path, broker: Broker, hub, device)
 def test_nothing_is_lost_or_doubled_when_the_device_is_killed(tmp_path: Path, broker: Broker, hub, device) -> None:  # noqa: F811
     config = configure(tmp_path, port=broker.port)
     for _ in range(3):
-        seen = len(hub.events)
+        seen, boots = len(hub.events), len({state.boot_id for state in hub.states})
         process = device()
+        wait_until(lambda boots=boots: len({state.boot_id for state in hub.states}) > boots, what="a new session")
         wait_until(lambda seen=seen: len(hub.events) > seen + random.randint(0, 10), what="new findings")
         process.send_signal(signal.SIGKILL)
         process.wait()

@@ -74,7 +74,7 @@ def test_a_control_frame_that_waits_is_not_lost_when_nothing_is_mined_any_more(i
     for n in range(2, 2 if ends == "stopped" else 20):
         idle._look(eye, Frame(noise, "front", n, 0, n / 5))
     (control,) = (idle._queue.get_nowait() for _ in range(idle._queue.qsize()))
-    assert (control.reason, control.at.frame.sequence, control.looks) == (Reason.CONTROL, 1, None)
+    assert (control.reason, control.at.frame.sequence, control.looked_twice) == (Reason.CONTROL, 1, False)
     assert eye.health(now_s=0.0).recall.frames == 0
     assert idle._spool.counters()[1] == {}
 

@@ -91,7 +91,7 @@ def test_names_are_unique_and_sort_by_rank():
     names = image_names(batch(*members))
     assert names[:2] == (f"0007-001-train-{'--b-c' * 8}-00000000.jpg", f"0007-002-train-{'--b-c' * 8}-00000000.jpg")
     assert list(names) == sorted(set(names))
-    assert image_names(batch())[0] == f"0007-01-train-north-gate-{member().event_id[:8]}.jpg"
+    assert image_names(batch())[0] == f"0007-01-train-north-gate-{member().event_id[-8:]}.jpg"
 
 
 def test_the_annotator_is_told_what_to_do(tmp_path):
