@@ -1,10 +1,11 @@
 """What a batch is about, in plain words, from the findings that it has."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from edge.contract.samples import Reason
+from hub.spot_names import camera_names, plain, printable
 from hub.tags import split_tags
 
 MOSTLY: Final = 0.5
@@ -15,7 +16,6 @@ _KINDS: Final = {
     Reason.SUSPECT: "suspected false {}",
     Reason.CONTROL: "random frame",
 }
-_TAG_WORDS: Final = {"border": "cut by the border", "flat": "low in contrast"}
 
 
 class Titled(Protocol):
@@ -53,8 +53,8 @@ def title_of(findings: Sequence[Titled]) -> str:
     common = [tag for tag, times in sorted(tags.items(), key=by_count) if times >= MOSTLY * len(telling)][:3]
     if common:
         share = "all" if all(tags[tag] == len(telling) for tag in common) else "mostly"
-        words.append(f"{share} {listed([_TAG_WORDS.get(tag, printable(tag.replace('_', ' '))) for tag in common])}")
-    cameras = _camera_names(findings)
+        words.append(f"{share} {listed([plain(tag) for tag in common])}")
+    cameras = sorted(camera_names((one.site, one.device, one.camera) for one in findings).values())
     named = f"cameras {listed(cameras)}" if len(cameras) > 1 else f"camera {cameras[0]}"
     words.append(named if len(cameras) <= MAX_NAMED_CAMERAS else f"{len(cameras)} cameras")
     return ", ".join(words)
@@ -65,11 +65,6 @@ def subject(reason: Reason, label: str) -> str:
     return _KINDS[reason].format(printable(label) or "object")
 
 
-def printable(text: str) -> str:
-    """Return what a device has sent as one line without control characters."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
 def by_count(item: tuple[str, int]) -> tuple[int, str]:
     """Sort key: the most first, then the alphabet."""
     return -item[1], item[0]
@@ -78,17 +73,3 @@ def by_count(item: tuple[str, int]) -> tuple[int, str]:
 def listed(words: Sequence[str]) -> str:
     """Return "a", "a and b", "a, b and c"."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
-def _camera_names(findings: Iterable[Titled]) -> list[str]:
-    """Return the cameras by name; with their device, or their site too, where a name is used twice."""
-    cameras = {(finding.site, finding.device, finding.camera) for finding in findings}
-    names = Counter(camera for _, _, camera in cameras)
-    devices = Counter((device, camera) for _, device, camera in cameras)
-
-    def name(site: str, device: str, camera: str) -> str:
-        if names[camera] == 1:
-            return camera
-        return f"{device}/{camera}" if devices[device, camera] == 1 else f"{site}/{device}/{camera}"
-
-    return sorted(name(*camera) for camera in cameras)

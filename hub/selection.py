@@ -175,7 +175,7 @@ def weights(severity: Sequence[float] | NDArray[np.floating]) -> NDArray[np.floa
 
 
 def even_cap(counts: Sequence[int], size: int) -> int:
-    """Return how many images one camera or hour may give: twice the even share, or the least that fills the batch.
+    """Return how many of `size` images one place, such as a camera, may give: twice the even share, or what fills it.
 
     `counts` are the candidates of each.
     """

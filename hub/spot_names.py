@@ -23,9 +23,9 @@ def name_of(tags: Sequence[str], seen_by: Mapping[Camera, int], fleet: Iterable[
         fleet: all cameras, so that a name that two devices use is told with the device.
     """
     told = {prefix: _values(tags, prefix) for prefix in ("label:", "hours:", "site:", "camera:")}
-    measured = [_plain(tag) for tag in tags if not tag.startswith(tuple(told))]
+    measured = [plain(tag) for tag in tags if not tag.startswith(tuple(told))]
     parts = [" + ".join(measured)] if measured else []
-    parts += [_plain(label) for label in told["label:"]]
+    parts += [plain(label) for label in told["label:"]]
     parts += [f"{hours} h" for hours in told["hours:"]]
     parts += [f"site {site}" for site in told["site:"]]
     parts += _cameras(told["camera:"], seen_by, list(fleet))
@@ -34,7 +34,7 @@ def name_of(tags: Sequence[str], seen_by: Mapping[Camera, int], fleet: Iterable[
 
 def name_of_rule(where: str) -> str:
     """Return the name of a rule that a person wrote: its words."""
-    return _printable(where)
+    return printable(where)
 
 
 def camera_names(fleet: Iterable[Camera]) -> dict[Camera, str]:
@@ -48,7 +48,7 @@ def camera_names(fleet: Iterable[Camera]) -> dict[Camera, str]:
             return camera
         return f"{device}/{camera}" if devices[device, camera] == 1 else f"{site}/{device}/{camera}"
 
-    return {camera: _printable(name(*camera)) for camera in cameras}
+    return {camera: printable(name(*camera)) for camera in cameras}
 
 
 def _cameras(tagged: Sequence[str], seen_by: Mapping[Camera, int], fleet: Sequence[Camera]) -> list[str]:
@@ -70,8 +70,9 @@ def _values(tags: Sequence[str], prefix: str) -> list[str]:
     return [tag.removeprefix(prefix) for tag in tags if tag.startswith(prefix)]
 
 
-def _plain(tag: str) -> str:
-    return _printable(_WORDS.get(tag, tag.replace("_", " ")))
+def plain(tag: str) -> str:
+    """Return a tag in plain words."""
+    return printable(_WORDS.get(tag, tag.replace("_", " ")))
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -80,6 +81,6 @@ def _listed(names: Sequence[str]) -> str:
     return f"cameras {', '.join(names[:-1])} and {names[-1]}"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Return what a device has sent as one line without control characters."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -39,6 +39,7 @@ import numpy as np
 from edge.contract.samples import Reason
 from hub.config import WantsConfig
 from hub.likeness import Floats, Traits, codes, describe
+from hub.selection import even_cap
 from hub.store_groups import DeviceKey, DeviceSpend, FrameDetail, FrameRow
 from hub.thinning import in_turn
 from hub.weakspots import SpotState, WeakSpot
@@ -46,7 +47,6 @@ from hub.weakspots import SpotState, WeakSpot
 DAY_MS: Final = 24 * 60 * 60 * 1000
 SHORTLIST: Final = 1000
 HARD_SHARE: Final = 2 / 3  # of what is not `control`
-EVEN_SHARE_FACTOR: Final = 2
 LEAST_WEIGHT: Final = 0.25
 ASKED_STATES: Final = frozenset({SpotState.OPEN, SpotState.NOT_FIXED, SpotState.REGRESSED})
 _HARD: Final = frozenset({Reason.MISSED.value, Reason.SUSPECT.value})
@@ -215,7 +215,7 @@ class _Filling:
     def __init__(self, need: Need, here: Sequence[FrameRow]) -> None:
         known = Counter(map(_OF, chain(need.held, need.here)))
         self._room = need.room
-        self._cap = device_cap(list(known.values()), need.room)
+        self._cap = even_cap(list(known.values()), need.room)
         self._part = need.room // (2 * max(1, len(known)))
         self._known = known
         self._given: Counter[DeviceKey] = Counter()
@@ -248,20 +248,6 @@ class _Filling:
         """Whether there are enough of the frame's kind, hard or easy."""
         hard = frame.reason in _HARD
         return self._kinds[hard] >= math.ceil(self._room * (HARD_SHARE if hard else 1 - HARD_SHARE))
-
-
-def device_cap(counts: Sequence[int], size: int) -> int:
-    """Return how many of `size` frames one device may give: twice the even share, or the least that fills it.
-
-    `counts` are the known ones of each device.
-    """
-    if not counts:
-        return 0
-    wanted = min(size, sum(counts))
-    cap = max(1, math.ceil(EVEN_SHARE_FACTOR * size / len(counts)))
-    while sum(min(count, cap) for count in counts) < wanted:
-        cap += 1
-    return cap
 
 
 def _fill(need: Need, till: _Till, look: Callable[[Sequence[int]], Mapping[int, FrameDetail]]) -> None:

@@ -13,7 +13,7 @@ from hub.spot_memory import SpotMemory
 from hub.store_groups import DeviceSpend, FrameDetail, FrameRow
 from hub.store_sightings import SightingRow
 from hub.tags import Tagger, TagsConfig
-from hub.wants import Need, choose, device_cap, needs_of, sizes, told
+from hub.wants import Need, choose, needs_of, sizes, told
 from hub.weakspots import SpotState, WeakSpot
 
 RULE = WantsConfig(bytes_per_day_per_device=1000, outstanding_per_device=5)
@@ -173,16 +173,6 @@ class TestTheParts:
         given = asked(need(held, numbered(500), size=60), rule=AMPLE)  # of 60 places the loud one has 40
         assert 20 <= len(given) <= 30
         assert min(Counter(number // 1000 for number in given).values()) >= 60 // 6
-
-
-@given(
-    st.lists(st.integers(0, 300), min_size=1, max_size=30),
-    st.integers(0, 100),
-)
-def test_the_cap_is_the_least_that_fills(counts, size):
-    cap = device_cap(counts, size)
-    assert sum(min(count, cap) for count in counts) >= min(size, sum(counts))
-    assert cap <= max(1, -(-2 * size // len(counts)), size)
 
 
 frames_of_any_kind = st.lists(
