@@ -23,10 +23,11 @@ from edge.contract.samples import Xyxy
 from edge.contract.status import RecallCounts
 from edge.detector.detections import Detections, box_iou
 from edge.detector.detector import Detector
+from edge.detector.tiling import Mask, tiles
 from edge.miners.episodes import SAME_IOU, is_taken
 from edge.miners.missed import Ask, MissedMiner
 from edge.observation import Mined, Observation
-from edge.recall import Mask, RecallTally, tiles
+from edge.recall import RecallTally
 from edge.tracks import Link, Tracker
 from edge.zoom import MAX_TARGETS, Budget, Target, can_enlarge, fits_quarter, look
 

@@ -10,10 +10,12 @@ from typing import Annotated, Final
 import msgspec
 
 from edge.contract.errors import UnusableError
+from edge.contract.samples import Label, Text
 from edge.contract.settings import BrokerSettings, parse_settings, read_settings
 from hub.tags import TagsConfig
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
+Price = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 HOUR_MS: Final = 60 * 60 * 1000
 
@@ -50,6 +52,17 @@ max_age_h = 72              # then a frame is asked for no more
 [tags]                      # beside those that the devices measure
 timezone = "Europe/Zurich"  # "UTC": what the hours of day mean
 rules = { gate = "camera:plant7/cam1/gate and left" }
+
+[labels]
+names = ["person", "head"]  # [] is what occurs: the classes, and the order of passes
+
+[costs]                     # of work, in a currency of your own
+currency = "USD"            # "" names none
+image = 0.26                # 0: an image that a person labels
+box = 0.0                   # each box drawn
+review = 0.0                # an image that a person checks
+machine = 0.08              # 0: an image that the machine labels
+hour = 0.0                  # people's time, where minutes were told
 
 [keep]                      # frames in batches are kept in any case
 frame_days = 90             # an older frame is deleted
@@ -125,6 +138,37 @@ class KeepConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     frame_bytes: Annotated[int, msgspec.Meta(ge=0, le=10**15)] = 50_000_000_000
 
 
+class LabelsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[labels]`: what annotators are asked for.
+
+    Attributes:
+        names: the labels in their fixed order: the class numbers of exports, and the order of passes. Empty: those that
+            occur in a batch, by the alphabet.
+    """
+
+    names: tuple[Label, ...] = ()
+
+
+class CostsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[costs]`: what labels cost. What is 0 is not counted.
+
+    Attributes:
+        currency: printed behind amounts.
+        image: an image that a person labels.
+        box: each box that a person draws or keeps.
+        review: an image that a person checks again.
+        machine: an image that the machine labels.
+        hour: an hour of people's work, where minutes were told.
+    """
+
+    currency: Text = ""
+    image: Price = 0.0
+    box: Price = 0.0
+    review: Price = 0.0
+    machine: Price = 0.0
+    hour: Price = 0.0
+
+
 class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole of `hub.toml`.
 
@@ -134,6 +178,8 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         ingest: see `IngestConfig`.
         wants: see `WantsConfig`.
         tags: see `TagsConfig`.
+        labels: see `LabelsConfig`.
+        costs: see `CostsConfig`.
         keep: see `KeepConfig`.
     """
 
@@ -142,6 +188,8 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ingest: IngestConfig = IngestConfig()
     wants: WantsConfig = WantsConfig()
     tags: TagsConfig = TagsConfig()
+    labels: LabelsConfig = LabelsConfig()
+    costs: CostsConfig = CostsConfig()
     keep: KeepConfig = KeepConfig()
 
 
@@ -163,9 +211,14 @@ def find_database(*, config: Path, database: Path | None) -> Path:
         raise UnusableError(msg) from error
 
 
+def find_config(config: Path) -> HubConfig:
+    """Return the configuration, the defaults where there is no such file. Raises `UnusableError`."""
+    return read_config(config) if config.exists() else HubConfig()
+
+
 def find_tags(config: Path) -> TagsConfig:
     """Return the `[tags]` of a configuration, the defaults where there is no such file. Raises `UnusableError`."""
-    return read_config(config).tags if config.exists() else TagsConfig()
+    return find_config(config).tags
 
 
 def parse_config(text: str, *, folder: Path) -> HubConfig:

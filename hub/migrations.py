@@ -17,6 +17,8 @@ a black frame has zeros for a hash and is never asked for.
 `recall_hour` has the counts of hub.recall that were heard in an hour, `recall_mark` how far each boot is in them: a
 heartbeat adds what is above its boot's mark.
 
+`label_set` and what follows it are hub.store_labels'; `batch.random` says that its images were drawn, not chosen.
+
 `finding.tags` and `sighting.tags` are words between spaces, as hub.tags joins them. A sighting is one object once: see
 hub.store_sightings.
 
@@ -310,7 +312,8 @@ CREATE TABLE batch (
     weak_spot_id INTEGER REFERENCES weak_spot (id),
     model TEXT NOT NULL,
     minutes REAL,
-    forgotten INTEGER NOT NULL DEFAULT 0
+    forgotten INTEGER NOT NULL DEFAULT 0,
+    random INTEGER NOT NULL DEFAULT 0
 );
 
 CREATE TABLE batch_member (
@@ -325,6 +328,78 @@ CREATE TABLE batch_member (
 );
 
 CREATE UNIQUE INDEX batch_member_group ON batch_member (group_id);
+
+CREATE TABLE label_set (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    batch_id INTEGER REFERENCES batch (id),
+    kind TEXT NOT NULL CHECK (kind IN ('person', 'review', 'machine')),
+    annotator TEXT NOT NULL,
+    label_pass TEXT NOT NULL,
+    labels TEXT NOT NULL,
+    at_ms INTEGER NOT NULL,
+    source TEXT NOT NULL,
+    minutes REAL
+);
+
+CREATE INDEX label_set_batch ON label_set (batch_id);
+
+CREATE TABLE label_image (
+    set_id INTEGER NOT NULL REFERENCES label_set (id),
+    event_id TEXT NOT NULL REFERENCES finding (event_id),
+    boxes BLOB NOT NULL,
+    PRIMARY KEY (set_id, event_id)
+) WITHOUT ROWID;
+
+CREATE INDEX label_image_event ON label_image (event_id, set_id);
+
+CREATE TABLE honeypot (
+    batch_id INTEGER NOT NULL REFERENCES batch (id),
+    event_id TEXT NOT NULL REFERENCES finding (event_id),
+    rank INTEGER NOT NULL,
+    boxes BLOB NOT NULL,
+    PRIMARY KEY (batch_id, event_id)
+) WITHOUT ROWID;
+
+CREATE TABLE recheck (
+    id INTEGER PRIMARY KEY,
+    batch_id INTEGER NOT NULL REFERENCES batch (id),
+    event_id TEXT NOT NULL REFERENCES finding (event_id),
+    rank INTEGER NOT NULL,
+    fault TEXT NOT NULL,
+    label TEXT NOT NULL,
+    x1 REAL,
+    y1 REAL,
+    x2 REAL,
+    y2 REAL,
+    score REAL NOT NULL,
+    why TEXT NOT NULL,
+    at_ms INTEGER NOT NULL,
+    wrong INTEGER
+);
+
+CREATE UNIQUE INDEX recheck_of ON recheck (batch_id, at_ms, rank);
+
+CREATE TABLE opinion (
+    event_id TEXT NOT NULL REFERENCES finding (event_id),
+    model TEXT NOT NULL,
+    boxes BLOB NOT NULL,
+    PRIMARY KEY (event_id, model)
+) WITHOUT ROWID;
+
+CREATE TABLE certificate (
+    id INTEGER PRIMARY KEY,
+    at_ms INTEGER NOT NULL,
+    model TEXT NOT NULL,
+    rule TEXT NOT NULL,
+    epsilon REAL NOT NULL,
+    delta REAL NOT NULL,
+    images INTEGER NOT NULL,
+    accepted INTEGER NOT NULL,
+    wrong INTEGER NOT NULL,
+    threshold REAL,
+    share REAL NOT NULL,
+    details TEXT NOT NULL
+);
 
 CREATE TABLE forgotten (
     id INTEGER PRIMARY KEY,

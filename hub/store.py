@@ -30,6 +30,7 @@ from hub.arrivals import Arrival, Outcome
 from hub.migrations import APPLICATION_ID, migrate
 from hub.store_batches import Candidate
 from hub.store_groups import DeviceKey, DeviceSpend, FrameDetail, FrameRow, Overdue
+from hub.store_labels import Labels
 from hub.store_plots import Series
 from hub.store_policies import DeviceWord, PolicyRow
 from hub.store_rows import BatchMember, BatchRow, FindingRow, FrameState, GroupAssignment, LeaderRow, immediate
@@ -302,13 +303,17 @@ class Store:
         step: StepRow | None = None,
         from_states: Collection[str] = (),
         model: str = "",
+        random: bool = False,
     ) -> int:
         """Freeze a batch, in order of rank, and return its number.
 
         The weak spot takes `step` with it if it is in one of `from_states`. Raises `UnusableError`, and stores nothing
-        at all, when it is in none, a frame is not here, or a group is already in a batch.
+        at all, when it is in none, a frame is not here, or a group is already in a batch. `random`: its images were
+        drawn from all, each as likely as the others.
         """
-        batch = BatchRow(id=0, created_at_ms=now_ms, size=0, title=title, weak_spot_id=weak_spot_id, model=model)
+        batch = BatchRow(
+            id=0, created_at_ms=now_ms, size=0, title=title, weak_spot_id=weak_spot_id, model=model, random=random
+        )
         with immediate(self._connection):
             if weak_spot_id is not None and step and (state := self.spots.one(weak_spot_id).state) not in from_states:
                 msg = f"weak spot {weak_spot_id} is `{state}` now: it cannot get a batch"
@@ -341,6 +346,11 @@ class Store:
     def spots(self) -> Spots:
         """The weak spots."""
         return Spots(self._connection)
+
+    @property
+    def labels(self) -> Labels:
+        """What people and machines drew."""
+        return Labels(self._connection)
 
     @property
     def series(self) -> Series:

@@ -15,6 +15,7 @@ _CANDIDATE: Final = (
     "event_id, site, device, camera, reason, severity, label, captured_at_ms, x1, y1, x2, y2, width, height, tags,"
     " features, model, group_id, frame_sha256"
 )
+_BATCH: Final = "id, created_at_ms, size, title, weak_spot_id, model, minutes, forgotten, random"
 
 
 class Candidate(NamedTuple):
@@ -112,8 +113,9 @@ def freeze_batch(connection: sqlite3.Connection, members: Sequence[BatchMember],
         msg = "a batch needs at least one image"
         raise UnusableError(msg)
     batch_id: int = connection.execute(
-        "INSERT INTO batch (created_at_ms, size, title, weak_spot_id, model) VALUES (?, ?, ?, ?, ?) RETURNING id",
-        (batch.created_at_ms, len(members), batch.title, batch.weak_spot_id, batch.model),
+        "INSERT INTO batch (created_at_ms, size, title, weak_spot_id, model, random) VALUES (?, ?, ?, ?, ?, ?)"
+        " RETURNING id",
+        (batch.created_at_ms, len(members), batch.title, batch.weak_spot_id, batch.model, batch.random),
     ).fetchone()[0]
     for rank, member in enumerate(members, start=1):
         taken = connection.execute(
@@ -140,22 +142,16 @@ def freeze_batch(connection: sqlite3.Connection, members: Sequence[BatchMember],
 
 def batches(connection: sqlite3.Connection) -> list[BatchRow]:
     """Return every batch, oldest first."""
-    rows = connection.execute(
-        "SELECT id, created_at_ms, size, title, weak_spot_id, model, minutes, forgotten FROM batch ORDER BY id"
-    )
-    return [BatchRow(*row) for row in rows]
+    return [_batch_row(row) for row in connection.execute(f"SELECT {_BATCH} FROM batch ORDER BY id")]
 
 
 def batch(connection: sqlite3.Connection, batch_id: int) -> BatchRow:
     """Return one batch. Raises `UnusableError` when there is none of that number."""
-    row = connection.execute(
-        "SELECT id, created_at_ms, size, title, weak_spot_id, model, minutes, forgotten FROM batch WHERE id = ?",
-        (batch_id,),
-    ).fetchone()
+    row = connection.execute(f"SELECT {_BATCH} FROM batch WHERE id = ?", (batch_id,)).fetchone()
     if row is None:
         msg = f"there is no batch {batch_id}: `hub batch list` names those there are"
         raise UnusableError(msg)
-    return BatchRow(*row)
+    return _batch_row(row)
 
 
 def batch_members(connection: sqlite3.Connection, batch_id: int) -> list[BatchMember]:
@@ -165,6 +161,10 @@ def batch_members(connection: sqlite3.Connection, batch_id: int) -> list[BatchMe
         (batch_id,),
     )
     return [BatchMember(r[0], r[1], r[2], r[3], test=bool(r[4]), rank=r[5]) for r in rows]
+
+
+def _batch_row(row: tuple[Any, ...]) -> BatchRow:
+    return BatchRow(*(*row[:-1], bool(row[-1])))
 
 
 def finding(connection: sqlite3.Connection, event_id: str) -> FindingRow:

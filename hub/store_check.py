@@ -10,6 +10,7 @@ import msgspec
 from edge.contract.errors import WeakspotError
 from edge.contract.policy import decode_policy
 from edge.contract.samples import Finding
+from hub.annotation import Annotation
 from hub.images import require_jpeg
 from hub.store_forgotten import traces
 from hub.tags import join_tags
@@ -98,6 +99,21 @@ _RULES: Final = (
         ),
     ),
     (
+        "an image of a batch is labelled and is not of the batch",
+        (
+            "SELECT i.event_id FROM label_image i JOIN label_set s ON s.id = i.set_id WHERE s.batch_id IS NOT NULL"
+            " AND NOT EXISTS (SELECT 1 FROM batch_member m WHERE (m.event_id, m.batch_id) = (i.event_id, s.batch_id))"
+            " AND NOT EXISTS (SELECT 1 FROM honeypot h WHERE (h.event_id, h.batch_id) = (i.event_id, s.batch_id))"
+        ),
+    ),
+    (
+        "a labelled image has no frame",
+        (
+            "SELECT DISTINCT i.event_id FROM label_image i JOIN finding f ON f.event_id = i.event_id"
+            " WHERE f.frame_state <> 'present'"
+        ),
+    ),
+    (
         "a want is marked without a time",
         "SELECT event_id FROM finding WHERE frame_state = 'wanted' AND (wanted_at_ms IS NULL OR asked_at_ms IS NULL)",
     ),
@@ -108,6 +124,8 @@ STATED_COLUMNS: Final = (
     " track, tags, crop_hash, frame_hash, features, model, frame_bytes, frame_sha256"
 )
 _finding_decoder = msgspec.json.Decoder(Finding)
+_boxes_decoder = msgspec.json.Decoder(tuple[Annotation, ...])
+_labels_decoder = msgspec.json.Decoder(tuple[str, ...])
 
 
 def violations(connection: sqlite3.Connection) -> Iterator[str]:
@@ -123,6 +141,7 @@ def violations(connection: sqlite3.Connection) -> Iterator[str]:
         yield from _headers(connection)
         yield from _frames(connection)
         yield from _policies(connection)
+        yield from _boxes(connection)
     except sqlite3.DatabaseError as error:
         yield f"the file is damaged, and the rest of it cannot be checked: {error}"
     finally:
@@ -147,6 +166,25 @@ def _policies(connection: sqlite3.Connection) -> Iterator[str]:
             decode_policy(payload)
         except WeakspotError as error:
             yield f"the policy of {f'{site} {device}'.rstrip()} cannot be read: {error}"
+
+
+def _boxes(connection: sqlite3.Connection) -> Iterator[str]:
+    """Everything drawn can be read, lies in its image, and has a label that was looked for."""
+    rows = connection.execute(
+        "SELECT i.set_id, i.event_id, i.boxes, s.labels, f.width, f.height FROM label_image i"
+        " JOIN label_set s ON s.id = i.set_id JOIN finding f ON f.event_id = i.event_id"
+    )
+    for set_id, event_id, boxes, labels, width, height in rows:
+        try:
+            drawn = _boxes_decoder.decode(boxes)
+            known = _labels_decoder.decode(labels)
+            for box in drawn:
+                box.require_inside(width, height)
+        except (msgspec.DecodeError, WeakspotError) as error:
+            yield f"what label set {set_id} has of {event_id}: {error}"
+            continue
+        if odd := sorted({box.label for box in drawn} - set(known)):
+            yield f"label set {set_id} has {odd[0]!r} on {event_id}, which was not looked for"
 
 
 def frames_checked(connection: sqlite3.Connection) -> int:

@@ -143,6 +143,8 @@ def _remove_findings(connection: sqlite3.Connection, numbers: Sequence[int]) -> 
     ).fetchall()
     for (batch_id,) in lost:
         connection.execute("UPDATE batch SET forgotten = forgotten + 1 WHERE id = ?", (batch_id,))
+    for table in ("label_image", "honeypot", "recheck", "opinion"):
+        connection.execute(f"DELETE FROM {table} WHERE event_id IN {_IDS}", events)
     connection.execute(f"DELETE FROM sighting WHERE finding_id IN {_IDS}", ids)
     connection.execute(f"DELETE FROM frame WHERE finding_id IN {_IDS}", ids)
     connection.execute(f"DELETE FROM frame_part WHERE event_id IN {_IDS}", events)

@@ -2,8 +2,8 @@
 
 Laws:
 
-1. A frame of a batch is never deleted, also when it was batched a moment ago. Findings stay as rows, in their groups;
-   their `frame_state` becomes `gone`, so that no want asks for them again.
+1. A frame of a batch, or one that is labelled, is never deleted, also when that was done a moment ago. Findings stay as
+   rows, in their groups; their `frame_state` becomes `gone`, so that no want asks for them again.
 2. First the frames that came too long ago, then, while all frames are more than allowed, the oldest.
 3. One piece is one short transaction. Whatever stops the work between two leaves a sound database, and starting again
    finishes it.
@@ -28,6 +28,7 @@ Frame = tuple[int, int]
 _OLDEST: Final = (
     "SELECT id, frame_bytes FROM finding INDEXED BY finding_present WHERE frame_state = 'present' AND id > ?"
     " AND {age} AND NOT EXISTS (SELECT 1 FROM batch_member m WHERE m.event_id = finding.event_id)"
+    " AND NOT EXISTS (SELECT 1 FROM label_image i WHERE i.event_id = finding.event_id)"
     f" ORDER BY id LIMIT {PIECE_FRAMES}"
 )
 _TOO_OLD: Final = _OLDEST.format(age="received_at_ms < ?")
@@ -90,7 +91,9 @@ def delete_frames(connection: sqlite3.Connection, frames: Sequence[Frame]) -> Sw
         gone = connection.execute(
             "UPDATE finding SET frame_state = 'gone', want_open = 0 WHERE id IN (SELECT value FROM json_each(?))"
             " AND frame_state = 'present' AND NOT EXISTS (SELECT 1 FROM batch_member m"
-            "  WHERE m.event_id = finding.event_id) RETURNING id, frame_bytes",
+            "  WHERE m.event_id = finding.event_id)"
+            " AND NOT EXISTS (SELECT 1 FROM label_image i WHERE i.event_id = finding.event_id)"
+            " RETURNING id, frame_bytes",
             (numbers,),
         ).fetchall()
         connection.executemany("DELETE FROM frame WHERE finding_id = ?", [(finding_id,) for finding_id, _ in gone])

@@ -162,6 +162,7 @@ class BatchRow:
         weak_spot_id: the weak spot it was made for; None when it was made for none.
         minutes: of people's work on it, as far as it was told.
         forgotten: how many of its images `hub forget` removed; their ranks stay empty.
+        random: its images were drawn from all, each as likely as the others: rates are measured on it.
     """
 
     id: int
@@ -172,6 +173,7 @@ class BatchRow:
     model: str
     minutes: float | None = None
     forgotten: int = 0
+    random: bool = False
 
 
 FINDING_COLUMNS: Final = (

@@ -18,7 +18,8 @@ from edge.contract.samples import Xyxy
 from edge.contract.status import RecallCounts
 from edge.detector.detections import Detections, box_iou
 from edge.detector.detector import Detector, open_detector
-from edge.recall import RecallTally, tiles
+from edge.detector.tiling import tiles
+from edge.recall import RecallTally
 from hub.recall import MIN_SECOND_LOOK, Estimate, estimate
 from tests.benchmarks.bench_missed import DATA, SETTINGS, read_people
 

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from edge.config import MiningConfig
 from edge.contract.samples import Finding, Reason, WitnessKind, decode_event, encode_event
 from edge.detector.detector import Detector, open_detector
+from edge.detector.tiling import tiles
 from edge.finding import seal
 from edge.frame import Frame, Image
 from edge.observation import Mined
 from edge.pipeline import Pipeline
 from edge.privacy import Redaction
-from edge.recall import tiles
 from edge.replay import read_frames
 from tests.edge.spots import BRIGHT, DIM, SpotDetector, street
 

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from edge.contract.policy import Weights
 from edge.contract.samples import Reason, WitnessKind, Xyxy
 from edge.detector.detections import box_iou
+from edge.detector.tiling import tiles
 from edge.frame import Frame, Image
 from edge.looks import MAX_CONTROLS, SecondLooks
 from edge.miners.missed import MissedMiner
 from edge.motion import Blob
 from edge.observation import Mined, Observation
 from edge.places import KnownPlaces
-from edge.recall import tiles
 from edge.tracks import Tracker
 from edge.zoom import MAX_SAVED
 from tests.edge.spots import BRIGHT, DIM, SpotDetector, street

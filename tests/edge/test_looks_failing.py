@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from edge.contract.samples import Reason, Xyxy
+from edge.detector.tiling import tiles
 from edge.observation import Mined, Observation
-from edge.recall import tiles
 from tests.edge.spots import BRIGHT, street
 from tests.edge.test_looks import SIZE, Scene, at
 

@@ -9,7 +9,8 @@ from hypothesis import given
 
 from edge.contract.status import RecallCounts
 from edge.detector.detections import Detections
-from edge.recall import CUT, OVERLAP, REMEMBERED, SURE, RecallTally, compare, join_tiles, tiles
+from edge.detector.tiling import CUT, OVERLAP, join_tiles, tiles
+from edge.recall import REMEMBERED, SURE, RecallTally, compare
 
 sides = st.integers(32, 4000)
 SIZE, INPUT = (768, 576), (256, 192)
@@ -67,7 +68,7 @@ shares = st.integers(0, 1000).map(lambda n: n / 1000)
     st.tuples(shares, shares),
 )
 def test_a_box_of_usual_size_is_whole_in_a_tile_wherever_it_is(size, input_size, large, place):
-    """Law 1, seen from outside: both looks report it, and it is counted."""
+    """A law of the tiles, seen from outside: both looks report it, and it is counted."""
     grid = tiles(size, input_size=input_size)
     usual = [(OVERLAP - 2 * CUT) * side - 0.01 for side in grid[0][2:]]
     width, height = (1 + share * (side - 1) for share, side in zip(large, usual, strict=True))
@@ -162,7 +163,7 @@ some_boxes = st.lists(
 
 @given(some_boxes, some_boxes, some_boxes)
 def test_no_look_finds_less_than_both(first, second, standing):
-    """Law 3; and the same look twice finds the same."""
+    """Law 2; and the same look twice finds the same."""
     n1, n2, m = counted(first, second, standing=standing)
     assert 0 <= m <= min(n1, n2)
     alone = counted(first, first)
@@ -205,7 +206,7 @@ def test_the_objects_of_two_looks(first, second, found, overlooked, beside):
 
 @given(some_boxes, some_boxes, some_boxes, st.integers(0, 3))
 def test_the_counts_are_those_of_the_objects(first, second, standing, modulus):
-    """Law 5; and whatever counts is wanted, sure and named once."""
+    """Law 4; and whatever counts is wanted, sure and named once."""
     looks = compare(
         first,
         second,
