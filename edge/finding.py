@@ -139,6 +139,8 @@ def seal(
         captured_at_ms=frame.captured_at_ms,
         reason=mined.reason,
         severity=mined.severity,
+        score_threshold=round(mined.at.score_threshold, 4),
+        refuted=mined.refuted,
         region=described.region,
         label=described.label,
         boxes=(),

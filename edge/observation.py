@@ -60,6 +60,7 @@ class Mined:
         region: `xyxy` pixels of the frame: where to look.
         class_id: what is suspected there; None where nothing is.
         witnesses: why a miss is claimed, strongest first; empty for other reasons.
+        refuted: the second look was taken there and saw nothing.
         track_id: the track it belongs to; None where it belongs to none.
         track: the name of that track, unlike any other of the device; the pipeline gives it.
         tags: what the miner knows of its kind; they join the finding's tags.
@@ -73,6 +74,7 @@ class Mined:
     region: Xyxy
     class_id: int | None = None
     witnesses: tuple[Witness, ...] = ()
+    refuted: bool = False
     track_id: int | None = None
     track: str = ""
     tags: tuple[str, ...] = ()

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from edge.blank import is_blank
 from edge.config import MiningConfig
 from edge.contract.errors import UnusableError
-from edge.contract.policy import Weights
+from edge.contract.policy import BUILT_IN, Weights
 from edge.contract.samples import Xyxy
 from edge.detector.detections import Detections, box_iou
 from edge.detector.detector import Detector, Inference
@@ -38,7 +38,6 @@ from edge.motion import Blob, MotionWitness
 from edge.observation import Mined, Observation, is_inside
 from edge.places import KnownPlaces
 from edge.privacy import NO_REDACTION, Redaction
-from edge.severity import BUILT_IN
 from edge.tracks import Link, Track, Tracker
 
 SAME_OBJECT_IOU: Final = 0.5

@@ -1,7 +1,7 @@
 """From witnesses to one number: the probability that what they claim is a true miss.
 
 A logistic model: severity = logistic(bias + the sum of weight times witness score + `refuted`, where the second look
-saw nothing). The weights were fitted on the annotated first half of `vtest.avi` and on clips made from coco128
+saw nothing). The built-in weights were fitted on the annotated first half of `vtest.avi` and on clips made from coco128
 (`python -m tests.benchmarks severity` fits them anew and draws the reliability diagram), but for `refuted`, which is
 set: the annotations have people who are really hidden, and what nobody can see is no miss. The hub can send better
 weights for a camera.
@@ -9,12 +9,9 @@ weights for a camera.
 
 import math
 from collections.abc import Sequence
-from typing import Final
 
 from edge.contract.policy import Weights
 from edge.contract.samples import Witness
-
-BUILT_IN: Final = Weights(bias=-0.8, gap=1.45, candidate=1.55, motion=1.9, zoom=3.13, refuted=-1.2)
 
 
 def severity(witnesses: Sequence[Witness], *, refuted: bool, weights: Weights) -> float:

@@ -24,6 +24,9 @@ from edge.contract.errors import UnusableError
 MIN_SIDE_PX: Final = 3.0
 MAX_SIDE_PX: Final = 65535  # JPEG stores a side in 16 bits
 
+CARRIED: Final = "carried"
+CONTEXT: Final = "context"
+
 Xyxy = tuple[float, float, float, float]
 
 _MAX_TEXT = 64
@@ -80,7 +83,7 @@ class Annotation:
         label: the name of the class.
         score: 0..1 for what a machine proposed, None for what a person drew.
         origin: who proposed it: "detector", or the witness that suspects a miss ("gap", "candidate", "motion", "zoom");
-            None for what a person drew.
+            `CARRIED` for one of an earlier frame, `CONTEXT` for one of an earlier pass; None for what a person drew.
     """
 
     xyxy: Xyxy

@@ -63,6 +63,8 @@ def exported_lines(report: ExportReport) -> list[str]:
     lines += [f"boxes to start from: {boxes}"]
     lines += [f"boxes not written: {count} {why}" for why, count in sorted(report.dropped.items(), key=by_count)]
     lines += [f"left out: {event_id}: {why}" for event_id, why in report.left_out]
+    for note in report.notes:
+        lines += _wrapped(note)
     return [*lines, f"next: {README} says how to open it, {CONTACT_SHEET} shows the images on one page"]
 
 

@@ -21,13 +21,14 @@ import numpy as np
 from edge.contract.errors import UnusableError, WeakspotError
 from edge.contract.samples import Finding, Reason
 from hub.batch_titles import by_count, subject, title_of
+from hub.batch_view import BatchView
 from hub.candidates import ObjectOfFrame, camera_of, kind_of, pools, require_useful, traits_of
-from hub.export import BatchView, Member
 from hub.likeness import codes, describe
 from hub.selection import PREFILTER, Kind, Pick, Shares, select, weights
 from hub.store import BatchMember, BatchRow, Candidate, FindingRow, FrameState, Store
 from hub.tags import Tagger, TagsConfig
 from hub.thinning import thin
+from hub.viewing import view_of
 from hub.weakspots import NEXT, SpotState, WeakSpot, belongs, sources, step_of, weak_spot
 
 DEFAULT_SIZE: Final = 50
@@ -145,11 +146,23 @@ def read_batch(store: Store, batch_id: int) -> Batch:
     raise UnusableError(msg)
 
 
-def batch_view(store: Store, batch_id: int) -> BatchView:
-    """Return a frozen batch with its findings and frames, as an export needs it. Raises `UnusableError`."""
+def batch_view(
+    store: Store, batch_id: int, *, labels: tuple[str, ...] = (), label_pass: str = "", honeypots: int = 0
+) -> BatchView:
+    """Return a frozen batch with its findings, frames and known answers, as an export and an import need it.
+
+    Args:
+        store: the database.
+        batch_id: its number.
+        labels: those asked for, in their fixed order; without any, those that occur in the batch.
+        label_pass: the one label that is asked for; empty for all at once.
+        honeypots: how many images with known answers are to be mixed in where none are yet; those that are, stay.
+
+    Raises:
+        UnusableError: when there is no such batch or pass, or a frame is not here.
+    """
     batch = read_batch(store, batch_id)
-    members = tuple(_member(store, member) for member in batch.members)
-    return BatchView(id=batch.id, title=batch.title, model=batch.row.model, members=members)
+    return view_of(store, batch.row, batch.members, labels=labels, label_pass=label_pass, honeypots=honeypots)
 
 
 def batch_rows(store: Store, batch: Batch) -> list[FindingRow]:
@@ -252,28 +265,6 @@ def _members(store: Store, choice: _Choice) -> list[BatchMember]:
         why = f"{subject(row.reason, row.label)}{severity}; {seen}{pick.why}"
         members.append(BatchMember(event_id=row.event_id, group_id=row.group_id, why=why, gain=round(pick.gain, 4)))
     return members
-
-
-def _member(store: Store, member: BatchMember) -> Member:
-    row = store.finding(member.event_id)
-    return Member(
-        event_id=row.event_id,
-        site=row.site,
-        device=row.device,
-        camera=row.camera,
-        captured_at_ms=row.captured_at_ms,
-        reason=row.reason.value,
-        severity=row.severity,
-        why=member.why,
-        region=row.region,
-        label=row.label,
-        boxes=row.finding().boxes,
-        jpeg=store.frame(row.event_id),
-        width=row.width,
-        height=row.height,
-        test=member.test,
-        rank=member.rank,
-    )
 
 
 def _notes(

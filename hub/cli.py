@@ -21,10 +21,16 @@ from hub.config import EXAMPLE, find_database, read_config
 from hub.demo import Upload
 
 try:
+    from hub.cli_autolabel import autolabel
     from hub.cli_batch import MAX_BATCH, batch
+    from hub.cli_costs import costs
+    from hub.cli_cvat import cvat
+    from hub.cli_dataset import dataset
     from hub.cli_keep import add_commands
+    from hub.cli_labels import labels
     from hub.cli_plot import plot
     from hub.cli_policy import policy
+    from hub.cli_verdicts import judge
     from hub.cli_weakspots import weakspots
     from hub.store import Store
 except ModuleNotFoundError as missing:
@@ -40,6 +46,12 @@ app.add_typer(policy, name="policy")
 app.add_typer(plot, name="plot")
 add_commands(app)
 app.add_typer(weakspots, name="weakspots")
+app.add_typer(autolabel, name="autolabel")
+app.add_typer(cvat, name="cvat")
+app.add_typer(dataset, name="dataset")
+app.add_typer(labels, name="labels")
+app.command("costs")(costs)
+app.command("verdicts")(judge)
 
 _SERVE_HELP = (
     "Take in what the devices send over MQTT, group near-duplicates, and ask for the frames worth having.\n\n"

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 import msgspec
 import typer
 
+from edge.contract.errors import UnusableError
 from hub.batch_lines import batch_as_json, exported_lines, list_lines, made_lines, show_lines
 from hub.batches import (
     DEFAULT_CONTROL,
@@ -19,8 +20,10 @@ from hub.batches import (
     read_batch,
 )
 from hub.cli_options import Config, Database, Json
-from hub.config import find_database, find_tags
+from hub.config import find_config, find_database, find_tags
 from hub.export import Format, export_batch
+from hub.random_batches import DEFAULT_SIZE as RANDOM_SIZE
+from hub.random_batches import random_batch
 from hub.store import Store
 from hub.tags import Tagger
 
@@ -39,8 +42,12 @@ def batch_new(
         int | None, typer.Option(metavar="ID", help="Only what is of this weak spot, from `hub weakspots`.")
     ] = None,
     size: Annotated[
-        int, typer.Option("--size", "-n", min=1, max=MAX_BATCH, help="How many images to choose.")
-    ] = DEFAULT_SIZE,
+        int | None,
+        typer.Option("--size", "-n", min=1, max=MAX_BATCH, help="How many images: 50, or 200 with --random."),
+    ] = None,
+    at_random: Annotated[
+        bool, typer.Option("--random", help="Draw from all, each as likely as the others; nothing is chosen.")
+    ] = False,
     hard: Annotated[
         float, typer.Option(min=0, max=1, help="Share of images on which the detector was wrong: missed, suspect.")
     ] = DEFAULT_HARD,
@@ -71,11 +78,28 @@ def batch_new(
     Only frames that are here count: `hub status` shows how many there are.
     With fewer than asked for, the batch is smaller and says so. Exits 1 when
     there is nothing to choose from.
+
+    --random draws a batch to measure with: see `hub autolabel certify`. Label
+    all of it, and train on none of it.
     """
+    if at_random and weak_spot is not None:
+        msg = "--random draws from all images: leave out --weak-spot"
+        raise UnusableError(msg)
     tagger = Tagger(find_tags(config))
     with Store.open(find_database(config=config, database=database), create=False) as store:
         try:
-            made = new_batch(store, size=size, hard=hard, control=control, weak_spot_id=weak_spot, tagger=tagger)
+            made = (
+                random_batch(store, size=size or RANDOM_SIZE)
+                if at_random
+                else new_batch(
+                    store,
+                    size=size or DEFAULT_SIZE,
+                    hard=hard,
+                    control=control,
+                    weak_spot_id=weak_spot,
+                    tagger=tagger,
+                )
+            )
         except NothingToChooseError as error:
             print(f"hub: {error}", file=sys.stderr)
             raise typer.Exit(1) from None
@@ -108,6 +132,12 @@ def batch_export(
     number: BatchId,
     fmt: Annotated[Format, typer.Option("--format", "-f", help="What the annotator's tool opens.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to make; an untouched earlier export is replaced.")],
+    label_pass: Annotated[
+        str, typer.Option("--pass", metavar="LABEL", help="One label alone; what the passes before drew is shown.")
+    ] = "",
+    honeypots: Annotated[
+        int, typer.Option(min=0, max=MAX_BATCH, help="Images with known answers to mix in, unknown to the annotator.")
+    ] = 0,
     config: Config = Path("hub.toml"),
     database: Database = None,
 ) -> None:
@@ -116,8 +146,21 @@ def batch_export(
     It holds the images as they came, the detector's boxes to start from,
     README.txt with the rules and how to open it, and contact-sheet.png,
     which shows where a miss is suspected. The test share is marked: it is
-    annotated with the rest, and never trained on.
+    annotated with the rest, and never trained on. What does not move is
+    carried over from the camera's last annotated frame, where the picture
+    has not changed.
+
+    --pass asks for one label: people make fewer mistakes with one kind of
+    thing at a time. The order is that of `labels.names` in hub.toml. Import
+    each pass (`hub labels import --pass`) before you export the next: its
+    boxes are shown there, locked where the tool can.
+
+    --honeypots mixes images of earlier batches in, whose answer a second look
+    or a second annotator has settled. They are drawn once and are in every
+    later export of the batch. `hub labels show` says how well each annotator
+    does on them.
     """
+    names = find_config(config).labels.names
     with Store.open(find_database(config=config, database=database), create=False) as store:
-        view = batch_view(store, number)
+        view = batch_view(store, number, labels=names, label_pass=label_pass, honeypots=honeypots)
     print("\n".join(exported_lines(export_batch(view, fmt, out))))

@@ -64,6 +64,14 @@ review = 0.0                # an image that a person checks
 machine = 0.08              # 0: an image that the machine labels
 hour = 0.0                  # people's time, where minutes were told
 
+[cvat]                      # the server of `hub cvat push` and `pull`
+url = "https://cvat.example.org"
+token_file = "cvat-token"   # or username and password_file
+organization = "yard"       # left out: your own workspace
+ca = "cvat-ca.crt"          # left out: the system's authorities
+timeout_s = 60              # for one answer
+wait_s = 1800               # for it to read a batch, or to write it out
+
 [keep]                      # frames in batches are kept in any case
 frame_days = 90             # an older frame is deleted
 frame_bytes = 50000000000   # over this, the oldest go first
@@ -169,6 +177,42 @@ class CostsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     hour: Price = 0.0
 
 
+class CvatConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[cvat]`: the CVAT server that batches are pushed to.
+
+    Attributes:
+        url: where it stands, with `https://`; `http://` sends password and token as they are.
+        token_file: file whose first line is an access token of CVAT.
+        username: in place of a token, with `password_file`.
+        password_file: file whose first line is the password.
+        organization: the short name of the organization to work in; left out: the user's own workspace.
+        ca: PEM file of the authority that signed the server's certificate; left out: those of the system.
+        timeout_s: how long one answer of the server, or sending one part, may take.
+        wait_s: how long the server may take to read what was sent, or to write annotations out.
+    """
+
+    url: Annotated[str, msgspec.Meta(pattern=r"^(https?://[^\s/@?#]+(/[^\s@?#]*)?)?\Z")] = ""
+    token_file: Path | None = None
+    username: Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f]{1,256}\Z")] | None = None
+    password_file: Path | None = None
+    organization: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.\-]{0,64}\Z")] = ""
+    ca: Path | None = None
+    timeout_s: Positive = 60.0
+    wait_s: Positive = 1800.0
+
+    def require_sense(self) -> None:
+        """Raise `UnusableError` when it is not said how to log in, or in two ways."""
+        if (self.username is None) != (self.password_file is None):
+            msg = "`cvat.username` and `cvat.password_file` are given together or not at all"
+            raise UnusableError(msg)
+        if self.username is not None and self.token_file is not None:
+            msg = "`cvat.token_file` and `cvat.username` are two ways to log in: give one"
+            raise UnusableError(msg)
+        if self.url and self.username is None and self.token_file is None:
+            msg = "`cvat.url` needs `cvat.token_file`, or `cvat.username` and `cvat.password_file`"
+            raise UnusableError(msg)
+
+
 class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole of `hub.toml`.
 
@@ -180,6 +224,7 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         tags: see `TagsConfig`.
         labels: see `LabelsConfig`.
         costs: see `CostsConfig`.
+        cvat: see `CvatConfig`.
         keep: see `KeepConfig`.
     """
 
@@ -190,6 +235,7 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     tags: TagsConfig = TagsConfig()
     labels: LabelsConfig = LabelsConfig()
     costs: CostsConfig = CostsConfig()
+    cvat: CvatConfig = CvatConfig()
     keep: KeepConfig = KeepConfig()
 
 
@@ -225,4 +271,5 @@ def parse_config(text: str, *, folder: Path) -> HubConfig:
     """Return the configuration written in `text`. Raises `UnusableError`. The file system is not touched."""
     config = parse_settings(text, HubConfig, folder=folder)
     config.mqtt.require_sense()
+    config.cvat.require_sense()
     return config

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from edge.contract.errors import UnusableError
 from edge.contract.jpeg import jpeg_size
-from hub.annotation import Xyxy
+from hub.annotation import CARRIED, CONTEXT, Xyxy
 
 DETECTOR: Final = "detector"
+PERSON: Final = "person"
 
 Image = NDArray[Any]
 Colour = tuple[int, int, int]  # blue, green, red
@@ -34,12 +35,29 @@ _PAPER: Final = (32, 32, 32)
 _GREY: Final = (96, 96, 96)
 _INK: Final = (240, 240, 240)
 _FAINT_INK: Final = (176, 176, 176)
-_DETECTOR_COLOUR: Final = (120, 220, 120)
+_ORIGIN_COLOURS: Final[dict[str, Colour]] = {
+    DETECTOR: (120, 220, 120),
+    CARRIED: (220, 220, 64),
+    CONTEXT: (190, 190, 190),
+    PERSON: (255, 255, 255),
+}
+_ORIGIN_LEGEND: Final = {
+    DETECTOR: "box of the detector",
+    CARRIED: "carried over from an earlier image",
+    CONTEXT: "drawn in an earlier pass",
+    PERSON: "drawn by a person",
+}
 _REASON_COLOURS: Final[dict[str, Colour]] = {
     "missed": (64, 96, 255),
     "low_confidence": (48, 196, 255),
     "suspect": (255, 96, 220),
     "control": (255, 184, 96),
+    "missing": (64, 96, 255),
+    "swapped": (255, 96, 220),
+    "badly placed": (48, 196, 255),
+    "extra": (255, 184, 96),
+    "disagreement": (200, 200, 64),
+    "random": (240, 240, 240),
 }
 
 
@@ -70,7 +88,7 @@ def contact_sheet(tiles: Sequence[Tile], *, title: str, columns: int = 5) -> byt
     rows = -(-len(tiles) // columns)
     width = max(columns * (_TILE[0] + _GAP) + _GAP, 3 * _TILE[0])
     sheet: Image = np.full((_HEADER + rows * (_TILE[1] + _GAP), width, 3), _PAPER, np.uint8)
-    _draw_header(sheet, title, [tile.reason for tile in tiles])
+    _draw_header(sheet, title, tiles)
     for at, tile in enumerate(tiles):
         x, y = _GAP + at % columns * (_TILE[0] + _GAP), _HEADER + at // columns * (_TILE[1] + _GAP)
         _draw_tile(sheet[y : y + _TILE[1], x : x + _TILE[0]], tile)
@@ -94,10 +112,12 @@ def decode_jpeg(jpeg: bytes) -> Image:
     return image
 
 
-def _draw_header(sheet: Image, title: str, reasons: list[str]) -> None:
+def _draw_header(sheet: Image, title: str, tiles: Sequence[Tile]) -> None:
     _write(sheet, title, at=(_GAP, _GAP + 20), big=True)
     x, y = _GAP, _GAP + 50
-    legend = [("box of the detector", _DETECTOR_COLOUR)]
+    reasons = [tile.reason for tile in tiles]
+    drawn = {origin for tile in tiles for _, origin in tile.boxes} | {DETECTOR}
+    legend = [(_ORIGIN_LEGEND[origin], colour) for origin, colour in _ORIGIN_COLOURS.items() if origin in drawn]
     legend += [(f"{name} ({reasons.count(name)})", _colour(name)) for name in dict.fromkeys(reasons)]
     for text, colour in legend:
         cv2.rectangle(sheet, (x, y - 12), (x + 16, y + 2), colour, 2)
@@ -131,7 +151,7 @@ def _picture(what: Tile) -> Image:
 def _draw_frame(canvas: Image, image: Image, what: Tile) -> None:
     place, scale = _fit(canvas, image)
     for xyxy, origin in what.boxes:
-        _outline(place, _scaled(xyxy, scale), _DETECTOR_COLOUR if origin == DETECTOR else _colour(what.reason))
+        _outline(place, _scaled(xyxy, scale), _ORIGIN_COLOURS.get(origin) or _colour(what.reason))
     x1, y1, x2, y2 = _scaled(what.region, scale)
     _outline(place, (x1 - 2, y1 - 2, x2 + 2, y2 + 2), _colour(what.reason), thickness=2)  # around it, not over it
 

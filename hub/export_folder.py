@@ -26,17 +26,18 @@ class _Manifest(msgspec.Struct):
     batch: int
     format: str
     files: dict[str, str]
+    label_pass: str = msgspec.field(name="pass", default="")
 
 
-def find_folder(out: Path, *, batch: int, fmt: str) -> Path:
+def find_folder(out: Path, *, batch: int, fmt: str, label_pass: str) -> Path:
     """Return `out` made absolute, its links followed.
 
-    Raises `UnusableError` unless it is absent, empty, or an untouched export of this batch in this format.
+    Raises `UnusableError` unless it is absent, empty, or an untouched export of this batch and pass in this format.
     """
     try:
         out = out.resolve()
         if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-            _require_untouched(out, batch=batch, fmt=fmt)
+            _require_untouched(out, batch=batch, fmt=fmt, label_pass=label_pass)
     except RuntimeError as error:
         msg = f"{out}: a loop of symbolic links"
         raise UnusableError(msg) from error
@@ -71,7 +72,7 @@ def write_whole(out: Path, files: Mapping[str, bytes]) -> None:
             old.rename(out)
 
 
-def _require_untouched(out: Path, *, batch: int, fmt: str) -> None:
+def _require_untouched(out: Path, *, batch: int, fmt: str, label_pass: str) -> None:
     manifest = out / MANIFEST
     try:
         if not out.is_dir() or not _is_regular(manifest):
@@ -81,6 +82,10 @@ def _require_untouched(out: Path, *, batch: int, fmt: str) -> None:
         raise _not_ours(out) from error
     if (earlier.batch, earlier.format) != (batch, fmt):
         msg = f"{out} holds batch {earlier.batch} as {earlier.format}; choose another folder"
+        raise UnusableError(msg)
+    if earlier.label_pass != label_pass:
+        held = f"the pass {earlier.label_pass}" if earlier.label_pass else "all labels at once"
+        msg = f"{out} holds {held}; choose another folder"
         raise UnusableError(msg)
     for path in sorted(path for path in out.rglob("*") if path.is_symlink() or not path.is_dir()):
         name = path.relative_to(out).as_posix()

@@ -62,7 +62,7 @@ def findings_picture(
             linewidth=0,
         )
         all_of_it = sum(counted.values())
-        _title(axis, f"{_short(name)}: {all_of_it:,} finding{'s' * (all_of_it > 1)}")
+        title(axis, f"{_short(name)}: {all_of_it:,} finding{'s' * (all_of_it > 1)}")
         axis.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
         axis.set_ylim(bottom=0)
     if rest:  # one scale for the cameras; the others together would flatten them
@@ -96,7 +96,7 @@ def recall_picture(
             axis.vlines(times, low, high, color=BLUE, alpha=0.45, linewidth=1)
             axis.plot(times, values, color=BLUE, marker="o", markersize=3, linewidth=1.3)
         every = "hour" if hours == 1 else f"{hours} hours"
-        _title(axis, f"{_short(name)}: of each {every}, with its 95 % interval")
+        title(axis, f"{_short(name)}: of each {every}, with its 95 % interval")
         axis.set_ylim(0, 1.03)  # room for a point at 100 %
         axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     more = len(drawn) - len(names)
@@ -196,14 +196,19 @@ def save(figure: Figure, path: Path) -> None:
 
 def _figure(rows: int, *, row_in: float, share_y: bool) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(WIDTH_IN, 0.75 + row_in * rows), layout="constrained")
-    axes = figure.subplots(rows, 1, sharex=True, sharey=share_y, squeeze=False)[:, 0]
+    axes = list(figure.subplots(rows, 1, sharex=True, sharey=share_y, squeeze=False)[:, 0])
+    plain_axes(axes)
+    return figure, axes
+
+
+def plain_axes(axes: Sequence[Axes]) -> None:
+    """Give axes the one look: a faint grid behind, no frame above and to the right."""
     for axis in axes:
         axis.grid(axis="y", color="#dddddd", linewidth=0.6)
         axis.set_axisbelow(True)
         axis.tick_params(labelsize=8)
         for side in ("top", "right"):
             axis.spines[side].set_visible(False)
-    return figure, list(axes)
 
 
 def _time_axis(axes: Sequence[Axes], *, since_ms: int, until_ms: int, zone: tzinfo, zone_name: str) -> None:
@@ -219,7 +224,8 @@ def _time_axis(axes: Sequence[Axes], *, since_ms: int, until_ms: int, zone: tzin
     axis.set_xlabel(f"time, {zone_name}", fontsize=9)
 
 
-def _title(axis: Axes, text: str) -> None:
+def title(axis: Axes, text: str) -> None:
+    """Write what an axis shows, above it on the left."""
     axis.set_title(text, fontsize=8.5, loc="left", pad=3)
 
 

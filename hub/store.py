@@ -9,11 +9,9 @@ A `Store` belongs to the thread that opened it; each thread opens its own.
 """
 
 import sqlite3
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Self
-from urllib.parse import quote
+from typing import Self
 
 from edge.contract.errors import UnusableError
 from edge.contract.policy import Policy
@@ -27,9 +25,12 @@ from hub import (
     store_status,
 )
 from hub.arrivals import Arrival, Outcome
-from hub.migrations import APPLICATION_ID, migrate
+from hub.migrations import migrate
 from hub.store_batches import Candidate
+from hub.store_cvat import CvatTasks
+from hub.store_file import insist, open_connection
 from hub.store_groups import DeviceKey, DeviceSpend, FrameDetail, FrameRow, Overdue
+from hub.store_health import Labelled
 from hub.store_labels import Labels
 from hub.store_plots import Series
 from hub.store_policies import DeviceWord, PolicyRow
@@ -40,74 +41,6 @@ from hub.store_upkeep import Upkeep
 from hub.store_weakspots import Spots, StepRow
 
 __all__ = ["BatchMember", "BatchRow", "Candidate", "FindingRow", "FrameState", "GroupAssignment", "LeaderRow", "Store"]
-
-BUSY_TIMEOUT_S: Final = 30.0
-_BUSY_PAUSE_S: Final = 0.01
-PRAGMAS: Final = (
-    "PRAGMA journal_mode = WAL",
-    "PRAGMA synchronous = FULL",
-    "PRAGMA wal_autocheckpoint = 4000",  # pages: a page that many transactions write is copied once for all of them
-    "PRAGMA foreign_keys = ON",
-)
-
-
-def open_connection(path: Path, *, create: bool) -> sqlite3.Connection:
-    """Open the file with the hub's pragmas, without looking at its tables. Raises `UnusableError`."""
-    if not create and not path.is_file():
-        msg = f"there is no database {path}: `hub serve` makes it"
-        raise UnusableError(msg)
-    try:
-        connection = sqlite3.connect(
-            f"file:{quote(str(path.absolute()))}?mode={'rwc' if create else 'rw'}",
-            uri=True,
-            timeout=BUSY_TIMEOUT_S,
-            isolation_level=None,
-        )
-    except sqlite3.Error as error:
-        msg = f"cannot open the database {path}: {error}"
-        raise UnusableError(msg) from error
-    try:
-        _insist(lambda: _prepare(connection, path))
-    except sqlite3.Error as error:
-        connection.close()
-        msg = f"cannot use the database {path}: {error}"
-        raise UnusableError(msg) from error
-    except UnusableError:
-        connection.close()
-        raise
-    return connection
-
-
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    _require_ours(connection, path)
-    for pragma in PRAGMAS:
-        connection.execute(pragma)
-
-
-def _insist(work: Callable[[], None]) -> None:
-    """Repeat while another process makes the file: SQLite does not wait by itself where it changes the journal mode."""
-    deadline = time.monotonic() + BUSY_TIMEOUT_S
-    while True:
-        try:
-            return work()
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(_BUSY_PAUSE_S)
-
-
-def _require_ours(connection: sqlite3.Connection, path: Path) -> None:
-    # In this order: another process that is just making the file sets the id before its first table.
-    has_tables = connection.execute("SELECT EXISTS (SELECT 1 FROM sqlite_schema)").fetchone()[0]
-    application_id = connection.execute("PRAGMA application_id").fetchone()[0]
-    if application_id == APPLICATION_ID:
-        return
-    if application_id or has_tables:
-        msg = f"{path} is a database, but not one of weakspot's"
-        raise UnusableError(msg)
-    connection.execute("PRAGMA page_size = 8192")
-    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # ingest is as fast with it: 2,790 and 2,650 events/s
-    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -132,7 +65,7 @@ class Store:
         """Open and migrate. Raises `UnusableError` when it is missing (without `create`), unreadable or not ours."""
         connection = open_connection(Path(path), create=create)
         try:
-            _insist(lambda: migrate(connection))
+            insist(lambda: migrate(connection))
         except sqlite3.Error as error:
             connection.close()
             msg = f"cannot use the database {path}: {error}"
@@ -281,9 +214,18 @@ class Store:
     def candidates(self) -> list[Candidate]:
         """Return one finding of every group that has a frame here and no member in a batch; junk does not count.
 
-        It is the group's leader, or, when the leader's frame is not here, the most severe member whose frame is.
+        It is the group's leader, or, when the leader's frame is not here, the most severe member whose frame is. What a
+        machine has labelled is none.
         """
         return store_batches.candidates(self._connection)
+
+    def population(self) -> list[Candidate]:
+        """Return the candidates, and what a machine has labelled: all that no person has been given."""
+        return store_batches.candidates(self._connection, machine_labelled=True)
+
+    def machine_labelled(self, source: str) -> dict[str, int]:
+        """Return the group of each image that a machine has labelled outside any batch in the sets of this source."""
+        return store_batches.machine_labelled(self._connection, source)
 
     def batched(self, limit: int) -> list[Candidate]:
         """Return the images of the newest batches, at most `limit`."""
@@ -351,6 +293,16 @@ class Store:
     def labels(self) -> Labels:
         """What people and machines drew."""
         return Labels(self._connection)
+
+    @property
+    def cvat(self) -> CvatTasks:
+        """The tasks on CVAT servers."""
+        return CvatTasks(self._connection)
+
+    @property
+    def labelled(self) -> Labelled:
+        """The labelled images, for the data set's health."""
+        return Labelled(self._connection)
 
     @property
     def series(self) -> Series:

@@ -16,6 +16,15 @@ _CANDIDATE: Final = (
     " features, model, group_id, frame_sha256"
 )
 _BATCH: Final = "id, created_at_ms, size, title, weak_spot_id, model, minutes, forgotten, random"
+_MACHINE_LABELLED: Final = (  # by the set first: most images are in none
+    "FROM label_set s JOIN label_image i ON i.set_id = s.id JOIN finding l ON l.event_id = i.event_id"
+    " WHERE s.batch_id IS NULL AND s.kind = 'machine' AND l.group_id IS NOT NULL"
+)
+_MOMENT: Final = "{0}.site || '/' || {0}.device || '/' || {0}.camera || '/' || {0}.captured_at_ms"
+_UNLABELLED: Final = (  # one text, not four columns: SQLite looks for those row by row
+    f" AND f.group_id NOT IN (SELECT l.group_id {_MACHINE_LABELLED})"
+    f" AND {_MOMENT.format('f')} NOT IN (SELECT {_MOMENT.format('l')} {_MACHINE_LABELLED})"
+)
 
 
 class Candidate(NamedTuple):
@@ -52,12 +61,14 @@ class Candidate(NamedTuple):
         return x1 / self.width, y1 / self.height, x2 / self.width, y2 / self.height
 
 
-def candidates(connection: sqlite3.Connection) -> list[Candidate]:
+def candidates(connection: sqlite3.Connection, *, machine_labelled: bool = False) -> list[Candidate]:
     """Return one finding of every group that has a frame here and no member in a batch, in order of group.
 
     Junk does not count, nor does a picture that a batch has of another group. Junk is a black frame, and, `control`
-    aside, a flat region, one without area, or one that is the whole frame.
+    aside, a flat region, one without area, or one that is the whole frame. What a machine has labelled needs no person:
+    it counts with `machine_labelled` only.
     """
+    unlabelled = "" if machine_labelled else _UNLABELLED
     rows = connection.execute(
         f"SELECT {_CANDIDATE} FROM finding WHERE id IN (SELECT id FROM"
         " (SELECT f.id, row_number() OVER (PARTITION BY f.group_id"
@@ -70,10 +81,16 @@ def candidates(connection: sqlite3.Connection) -> list[Candidate]:
         "  AND (f.site, f.device, f.camera, f.captured_at_ms) NOT IN (SELECT site, device, camera, captured_at_ms"
         "   FROM batch_member m JOIN finding b ON b.event_id = m.event_id)"
         "  AND (f.site, f.device, f.frame_sha256) NOT IN (SELECT site, device, frame_sha256"
-        "   FROM batch_member m JOIN finding b ON b.event_id = m.event_id))"
+        f"   FROM batch_member m JOIN finding b ON b.event_id = m.event_id){unlabelled})"
         " WHERE place = 1) ORDER BY group_id"
     )
     return [_candidate(row) for row in rows]
+
+
+def machine_labelled(connection: sqlite3.Connection, source: str) -> dict[str, int]:
+    """Return the group of each image that a machine has labelled outside any batch in the sets of this source."""
+    rows = connection.execute(f"SELECT l.event_id, l.group_id {_MACHINE_LABELLED} AND s.source = ?", (source,))
+    return dict(rows.fetchall())
 
 
 def batched(connection: sqlite3.Connection, limit: int) -> list[Candidate]:

@@ -18,7 +18,7 @@ import msgspec
 
 from edge.contract.errors import UnusableError
 from hub.annotation import Annotation
-from hub.store_rows import immediate
+from hub.store_rows import FINDING_COLUMNS, FindingRow, finding_row, immediate
 
 Kind = Literal["person", "review", "machine"]
 """Who drew: an annotator; a person who looked again at what the audit pointed to; a model."""
@@ -72,6 +72,18 @@ class Honeypot(NamedTuple):
     event_id: str
     rank: int
     boxes: Boxes
+
+
+class Annotated(NamedTuple):
+    """An image that people annotated for its own batch, whose frame is here; `labels` were looked for."""
+
+    event_id: str
+    batch_id: int
+    site: str
+    device: str
+    camera: str
+    captured_at_ms: int
+    labels: tuple[str, ...]
 
 
 class Recheck(NamedTuple):
@@ -141,34 +153,41 @@ class Labels:
         `minutes` are added to those of the batch. Raises `UnusableError` and stores nothing when there is no image, or
         one is not of the batch.
         """
+        return self.add_all([(label_set, images)])[0]
+
+    def add_all(self, sets: Sequence[tuple[LabelSet, Mapping[str, Sequence[Annotation]]]]) -> list[int]:
+        """Store several sets, each as `add` does, all or none of them, and return their numbers."""
+        with immediate(self._connection):
+            return [self._added(label_set, images) for label_set, images in sets]
+
+    def _added(self, label_set: LabelSet, images: Mapping[str, Sequence[Annotation]]) -> int:
         if not images:
             msg = "a label set needs at least one image"
             raise UnusableError(msg)
-        with immediate(self._connection):
-            self._require_known(label_set, images)
-            number: int = self._connection.execute(
-                "INSERT INTO label_set (batch_id, kind, annotator, label_pass, labels, at_ms, source, minutes)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
-                (
-                    label_set.batch_id,
-                    label_set.kind,
-                    label_set.annotator,
-                    label_set.label_pass,
-                    msgspec.json.encode(label_set.labels).decode(),
-                    label_set.at_ms,
-                    label_set.source,
-                    label_set.minutes,
-                ),
-            ).fetchone()[0]
-            self._connection.executemany(
-                "INSERT INTO label_image (set_id, event_id, boxes) VALUES (?, ?, ?)",
-                [(number, event_id, _encoded(boxes)) for event_id, boxes in images.items()],
+        self._require_known(label_set, images)
+        number: int = self._connection.execute(
+            "INSERT INTO label_set (batch_id, kind, annotator, label_pass, labels, at_ms, source, minutes)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+            (
+                label_set.batch_id,
+                label_set.kind,
+                label_set.annotator,
+                label_set.label_pass,
+                msgspec.json.encode(label_set.labels).decode(),
+                label_set.at_ms,
+                label_set.source,
+                label_set.minutes,
+            ),
+        ).fetchone()[0]
+        self._connection.executemany(
+            "INSERT INTO label_image (set_id, event_id, boxes) VALUES (?, ?, ?)",
+            [(number, event_id, _encoded(boxes)) for event_id, boxes in images.items()],
+        )
+        if label_set.minutes is not None:
+            self._connection.execute(
+                "UPDATE batch SET minutes = coalesce(minutes, 0) + ? WHERE id = ?",
+                (label_set.minutes, label_set.batch_id),
             )
-            if label_set.minutes is not None:
-                self._connection.execute(
-                    "UPDATE batch SET minutes = coalesce(minutes, 0) + ? WHERE id = ?",
-                    (label_set.minutes, label_set.batch_id),
-                )
         return number
 
     def sets(self, batch_id: int | None = None) -> list[LabelSet]:
@@ -176,6 +195,15 @@ class Labels:
         where, values = ("", ()) if batch_id is None else (" WHERE s.batch_id = ?", (batch_id,))
         rows = self._connection.execute(f"SELECT {_SET} FROM label_set s{where} ORDER BY s.id", values)
         return [_label_set(row) for row in rows]
+
+    def sizes(self, batch_id: int) -> dict[int, tuple[int, int]]:
+        """Return how many images each set of a batch has, and how many boxes, by the number of the set."""
+        rows = self._connection.execute(
+            "SELECT set_id, count(*), sum(json_array_length(CAST(boxes AS TEXT))) FROM label_image"
+            " JOIN label_set ON id = set_id WHERE batch_id = ? GROUP BY set_id",
+            (batch_id,),
+        )
+        return {number: (images, boxes) for number, images, boxes in rows}
 
     def drawn(self, batch_id: int | None = None) -> list[Drawn]:
         """Return what counts, of a batch or of all: of each image the newest of each kind, annotator and pass.
@@ -185,9 +213,56 @@ class Labels:
         of_batch, values = ("", ()) if batch_id is None else (" AND s.batch_id = ?", (batch_id,))
         return self._drawn(f"{_NEWEST}{of_batch}", values)
 
+    def answers(self, batch_id: int | None = None) -> list[Drawn]:
+        """Return what counts as an answer, for the members of a batch or for every image, in the order of `drawn`.
+
+        It is what was drawn on an image for its own batch, or by a machine outside any, and not what was drawn on it
+        as a known answer in another.
+        """
+        own = "(s.batch_id IS NULL OR (i.event_id, s.batch_id) IN (SELECT event_id, batch_id FROM batch_member))"
+        members = " AND i.event_id IN (SELECT event_id FROM batch_member WHERE batch_id = ?)"
+        of_batch, values = ("", ()) if batch_id is None else (members, (batch_id,))
+        return self._drawn(f"{_NEWEST} AND {own}{of_batch}", values)
+
+    def annotated(self) -> list[Annotated]:
+        """Return every image that people annotated for its own batch and whose frame is here, once for each set.
+
+        In order of event id.
+        """
+        rows = self._connection.execute(
+            "SELECT DISTINCT event_id, m.batch_id, f.site, f.device, f.camera, f.captured_at_ms, s.labels"
+            " FROM batch_member m JOIN finding f USING (event_id) JOIN label_image i USING (event_id)"
+            " JOIN label_set s ON s.id = i.set_id AND s.batch_id = m.batch_id"
+            " WHERE f.frame_state = 'present' AND s.kind <> 'machine' ORDER BY event_id, s.labels"
+        )
+        return [Annotated._make((*row[:6], _labels_decoder.decode(row[6]))) for row in rows]
+
     def drawn_on(self, event_id: str) -> list[Drawn]:
         """Return all that was ever drawn on one image, oldest first."""
         return self._drawn("i.event_id = ?", (event_id,))
+
+    def history(self) -> list[Drawn]:
+        """Return all that was ever drawn, oldest first."""
+        return self._drawn("1", ())
+
+    def findings_on(self, row: FindingRow) -> list[FindingRow]:
+        """Return the other findings on the picture of this one: of the same camera, moment and bytes.
+
+        They are found by their event ids, which begin with the moment; those of other systems do not.
+        """
+        rows = self._connection.execute(
+            f"SELECT {FINDING_COLUMNS} FROM finding WHERE event_id >= ? AND event_id < ? AND event_id <> ?"
+            " AND (site, device, camera, captured_at_ms) = (?, ?, ?, ?)"
+            " AND frame_sha256 = (SELECT frame_sha256 FROM finding WHERE event_id = ?) ORDER BY event_id",
+            (
+                f"{row.captured_at_ms:012x}",
+                f"{row.captured_at_ms + 1:012x}",
+                row.event_id,
+                *(row.site, row.device, row.camera, row.captured_at_ms),
+                row.event_id,
+            ),
+        )
+        return [finding_row(one) for one in rows]
 
     def _drawn(self, where: str, values: tuple[object, ...]) -> list[Drawn]:
         rows = self._connection.execute(

@@ -44,6 +44,10 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     refuted: Weight
 
 
+BUILT_IN: Final = Weights(bias=-0.8, gap=1.45, candidate=1.55, motion=1.9, zoom=3.13, refuted=-1.2)
+"""What a camera without weights of its own uses; edge.severity says where they come from."""
+
+
 class QuotaPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Keys of `[quota]`."""
 

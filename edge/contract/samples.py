@@ -108,6 +108,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         sequence: number of the frame since the camera was started, from 0.
         captured_at_ms: UTC, milliseconds since 1970.
         severity: 0..1, how much this frame is worth a look.
+        score_threshold: from this score on a box of `boxes` is a detection; 0: all of them are.
+        refuted: of a `missed`: the second look was taken and saw nothing there.
         region: `xyxy` pixels of the original frame; the whole frame for `control`.
         label: the label suspected in the region; empty when none is.
         boxes: at most `MAX_BOXES`, the detector's own and the witnesses'.
@@ -132,6 +134,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     captured_at_ms: Count
     reason: Reason
     severity: Score
+    score_threshold: Score = 0.0
+    refuted: bool = False
     region: Xyxy
     label: Text
     boxes: Annotated[tuple[Box, ...], msgspec.Meta(max_length=MAX_BOXES)]

@@ -239,8 +239,8 @@ class MissedMiner:
         """Return the finding of an episode, at most once."""
         if episode.reported or not episode.is_long_enough:
             return []
-        witnesses = self._witnesses(episode, seen_again=seen_again)
-        probability = severity(witnesses, refuted=episode.is_refuted, weights=self.weights)
+        witnesses, refuted = self._witnesses(episode, seen_again=seen_again), episode.is_refuted
+        probability = severity(witnesses, refuted=refuted, weights=self.weights)
         if not witnesses or probability < self.min_severity:
             return []
         if self._was_told(episode, sight) or self._is_quiet(episode, sight):
@@ -256,6 +256,7 @@ class MissedMiner:
                 region=sight.xyxy,
                 class_id=episode.class_id,
                 witnesses=witnesses,
+                refuted=refuted,
                 track_id=None if episode.track is None else episode.track.id,
             )
         ]

@@ -1,9 +1,9 @@
 """What the formats share: the files they read, and where in a file something stands.
 
-Each module beside this one is a pair of pure functions, `write_x` and `read_x`, with the law `read_x(write_x(a)) == a`.
-`write_x` returns the annotation files by their relative path; the images are written by `hub.export`, into the folder
-that the format names in `IMAGES`. `read_x` takes a folder, a single file, or such a mapping. The modules do not know
-each other.
+Each module beside this one has three pure functions: `write_x`; `parse_x`, which returns what stands in a file without
+judging it; and `read_x`, which takes no fault, with the law `read_x(write_x(a)) == a`. `write_x` returns the annotation
+files by their relative path; the images are written by `hub.export`, into the folder that the format names in `IMAGES`.
+`parse_x` and `read_x` take a folder, a ZIP, a single file, or such a mapping. The modules do not know each other.
 """
 
 import re
@@ -15,6 +15,7 @@ from xml.sax.handler import ContentHandler
 from xml.sax.xmlreader import AttributesImpl, Locator
 
 from edge.contract.errors import UnusableError
+from hub.archive import ZipFiles, is_junk, is_zip
 
 Files = Mapping[str, bytes]
 Source = Path | Files
@@ -23,17 +24,18 @@ _ABSENT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\ufff
 
 
 def open_files(source: Source) -> Files:
-    """Return the files of a folder by their relative path, read when asked for; a single file is a folder of one.
+    """Return the files of a folder or ZIP by relative path, read when asked for; a single file is a folder of one.
 
-    Raises `UnusableError` when there is neither file nor folder.
+    Raises `UnusableError` when there is neither file nor folder, or the ZIP cannot be trusted.
     """
     if not isinstance(source, Path):
         return source
     if source.is_file():
-        return _Folder(source.parent, (source.name,))
+        return ZipFiles(source) if is_zip(source) else _Folder(source.parent, (source.name,))
     if source.is_dir():
         paths = (path for path in source.rglob("*") if path.is_file() and not path.is_symlink())
-        return _Folder(source, tuple(sorted(path.relative_to(source).as_posix() for path in paths)))
+        names = sorted(path.relative_to(source).as_posix() for path in paths)
+        return _Folder(source, tuple(name for name in names if not is_junk(name)))
     msg = f"{source}: no such file or folder"
     raise UnusableError(msg)
 

@@ -6,14 +6,18 @@ outline. The reader also finds score and origin under `attributes`, where CVAT p
 """
 
 import json
+import re
+from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from typing import Final
 
 import msgspec
 
 from edge.contract.errors import UnusableError
-from hub.annotation import AnnotatedImage, Annotation, AnnotationSet, doubled, named
+from hub.annotation import Annotation, AnnotationSet, doubled, named
+from hub.drawn import DrawnBox, DrawnImage, DrawnSet, Faults
 from hub.formats import Source, find_file, image_name, open_files
+from hub.label_faults import strict
 
 IMAGES: Final = "images"
 ANNOTATIONS: Final = "annotations/instances_default.json"
@@ -24,6 +28,13 @@ height] in pixels). In a tool with an import "COCO 1.0" or "COCO JSON", create t
 then import that file. When done, export as COCO again. "score" and "origin" of each annotation say what proposed the
 box, "split" of each image whether it may be trained on ("train") or never ("test").
 """
+HOW_TO_SEE_CONTEXT: Final = """
+The boxes of the passes before have the origin "context". Lock or hide their labels where the tool can, and leave them
+as they are: one that comes back moved counts as a mistake.
+"""
+
+
+_SPLIT_FILE: Final = re.compile(r"(^|/)(instances_[^/]*|_annotations\.coco)\.json$")
 
 
 class _Image(msgspec.Struct):
@@ -93,24 +104,24 @@ def write_coco(
 
 
 def read_coco(source: Source) -> AnnotationSet:
-    """Return the boxes of a COCO file. Raises `UnusableError` that names the file, the annotation and the image."""
+    """Return the boxes of a COCO data set. Raises `UnusableError` for any fault."""
+    return strict(parse_coco(source))
+
+
+def parse_coco(source: Source) -> DrawnSet:
+    """Return what stands in a COCO file, or in the several `instances_*.json` of a data set that is split.
+
+    Raises `UnusableError` when one is no such file.
+    """
     files = open_files(source)
-    path = find_file(files, name="instances_default.json", suffix=".json")
-    with named(path):
-        try:
-            content = msgspec.json.decode(files[path], type=_File)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            msg = f"not a COCO detection file: {error}"
-            raise UnusableError(msg) from error
-        for what, ids in (
-            ("image", [str(image.id) for image in content.images]),
-            ("category", [str(category.id) for category in content.categories]),
-            ("annotation", [str(annotation.id) for annotation in content.annotations]),
-        ):
-            if twice := doubled(ids):
-                msg = f"{what} id {twice} occurs twice"
-                raise UnusableError(msg)
-        return _annotation_set(content)
+    paths = sorted(path for path in files if _SPLIT_FILE.search(path))
+    if len(paths) < 2:
+        paths = [find_file(files, name="instances_default.json", suffix=".json")]
+    faults = Faults()
+    contents = [(path, _content(files[path], path)) for path in paths]
+    images = [image for path, content in contents for image in _images(content, path, faults)]
+    labels = dict.fromkeys(category.name for _, content in contents for category in content.categories)
+    return DrawnSet(tuple(images), tuple(labels), tuple(faults))
 
 
 def _box_keys(box: Annotation) -> dict[str, object]:
@@ -129,29 +140,41 @@ def _box_keys(box: Annotation) -> dict[str, object]:
     return keys
 
 
-def _annotation_set(content: _File) -> AnnotationSet:
+def _content(content: bytes, path: str) -> _File:
+    with named(path):
+        try:
+            read = msgspec.json.decode(content, type=_File)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            msg = f"not a COCO detection file: {error}"
+            raise UnusableError(msg) from error
+        for what, ids in (
+            ("image id", [image.id for image in read.images]),
+            ("category id", [category.id for category in read.categories]),
+            ("category", [category.name for category in read.categories]),
+        ):
+            if twice := doubled(map(str, ids)):
+                msg = f"{what} {twice} occurs twice"
+                raise UnusableError(msg)
+    return read
+
+
+def _images(content: _File, path: str, faults: Faults) -> Iterator[DrawnImage]:
     labels = {category.id: category.name for category in content.categories}
-    images = {image.id: image for image in content.images}
-    boxes: dict[int, list[Annotation]] = {image.id: [] for image in content.images}
+    names = {image.id: image_name(image.file_name) for image in content.images}
+    boxes: dict[int, list[DrawnBox]] = {image.id: [] for image in content.images}
     for annotation in content.annotations:
-        image = images.get(annotation.image_id)
-        with named(f"annotation {annotation.id}, image {image.file_name if image else annotation.image_id}"):
-            if image is None:
+        place = f"{path}: annotation {annotation.id}"
+        with faults.at(place, names.get(annotation.image_id, str(annotation.image_id))):
+            if annotation.image_id not in names:
                 msg = "no such image"
                 raise UnusableError(msg)
-            box = _box(annotation, labels)
-            box.require_inside(image.width, image.height)
-            boxes[image.id].append(box)
-    return AnnotationSet(
-        tuple(labels.values()),
-        tuple(
-            AnnotatedImage(image_name(image.file_name), image.width, image.height, tuple(boxes[image.id]))
-            for image in content.images
-        ),
-    )
+            boxes[annotation.image_id].append(_box(annotation, labels, place))
+    for image in content.images:
+        place = f"{path}: image {image.id}"
+        yield DrawnImage(names[image.id], place, image.width, image.height, tuple(boxes[image.id]))
 
 
-def _box(annotation: _Annotation, labels: dict[int, str]) -> Annotation:
+def _box(annotation: _Annotation, labels: dict[int, str], place: str) -> DrawnBox:
     if annotation.category_id not in labels:
         msg = f"no category {annotation.category_id}"
         raise UnusableError(msg)
@@ -166,4 +189,4 @@ def _box(annotation: _Annotation, labels: dict[int, str]) -> Annotation:
         raise UnusableError(msg) from error
     x, y, width, height = annotation.bbox
     origin = annotation.origin or extra.origin or None
-    return Annotation((x, y, x + width, y + height), labels[annotation.category_id], score, origin)
+    return DrawnBox((x, y, x + width, y + height), labels[annotation.category_id], place, score, origin)

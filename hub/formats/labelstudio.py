@@ -5,21 +5,24 @@ the image. The score of a region stands on the region, its origin under `meta`. 
 Studio's: whether a person changed it.) `split` of a task's data is `test` for an image that is never trained on, else
 `train`.
 
-The reader takes what people drew (`annotations`) where a task has that key, else the prediction.
+The reader takes what people submitted (`annotations`) where a task has that key, else the prediction. Several people
+may have submitted one task: the file says who (`completed_by`).
 """
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import msgspec
 
 from edge.contract.errors import UnusableError
-from hub.annotation import AnnotatedImage, Annotation, AnnotationSet, named
+from hub.annotation import CONTEXT, AnnotatedImage, Annotation, AnnotationSet, named
+from hub.drawn import DrawnBox, DrawnImage, DrawnSet, Faults
 from hub.formats import Files, Source, escape, find_file, image_name, open_files, parse_xml
+from hub.label_faults import strict
 
 IMAGES: Final = "images"
 TASKS: Final = "tasks.json"
@@ -38,19 +41,29 @@ HOW_TO_OPEN: Final = """\
 The column "split" of the data manager says which images may be trained on ("train") and which never ("test").
 The folder must keep its name, since tasks.json points into it.
 """
+HOW_TO_SEE_CONTEXT: Final = """
+The boxes of the passes before are grey and can only be looked at.
+"""
+_GREY: Final = "#9e9e9e"
 
+Sizes = Mapping[str, tuple[int, int]]
+
+_T = TypeVar("_T")
+_MANIFEST: Final = "batch.json"  # what an export says of itself
 _UPLOAD = re.compile(r"^[0-9a-f]{8}-")  # Label Studio puts this before the name of an uploaded file
 
 
 class _Task(msgspec.Struct):
     data: dict[str, object]
+    id: int | str | None = None
     annotations: list["_Result"] | None = None
-    predictions: list["_Result"] = []
+    predictions: list[msgspec.Raw] = []
 
 
 class _Result(msgspec.Struct):
-    result: list["_Region"]
+    result: list[msgspec.Raw]
     was_cancelled: bool = False
+    completed_by: object = None
 
 
 class _Value(msgspec.Struct):
@@ -69,8 +82,8 @@ class _Meta(msgspec.Struct):
 class _Region(msgspec.Struct):
     type: str
     value: msgspec.Raw
-    original_width: int
-    original_height: int
+    original_width: int | None = None
+    original_height: int | None = None
     score: float | None = None
     meta: _Meta | None = None
 
@@ -108,30 +121,43 @@ def write_labelstudio(
     ]
     return {
         TASKS: (json.dumps(tasks, indent=1, ensure_ascii=False) + "\n").encode(),
-        INTERFACE: "".join(_interface(annotations.labels)).encode(),
+        INTERFACE: "".join(_interface(annotations)).encode(),
     }
 
 
 def read_labelstudio(source: Source) -> AnnotationSet:
-    """Return the boxes of a task file that this module or Label Studio wrote (export format "JSON").
+    """Return the boxes of a task file that one annotator has drawn. Raises `UnusableError` for any fault."""
+    return strict(parse_labelstudio(source))
 
-    The labels and their order are those of `config.xml`; without it, those that occur, in the order of the alphabet.
-    Raises `UnusableError` that names the file, the task, the image and the region.
+
+def parse_labelstudio(source: Source, *, sizes: Sizes | None = None) -> DrawnSet:
+    """Return what stands in a task file that this module or Label Studio wrote (export format "JSON").
+
+    A task stands in the answer once for each annotator who submitted it; one that nobody did is unanswered. The labels
+    are those of `config.xml`. An image's size comes from the file, else from `sizes` (by name). Raises `UnusableError`
+    when it is no task file.
     """
     files = open_files(source)
-    path = find_file(files, name=TASKS, suffix=".json")
+    path = _task_file(files)
     with named(path):
         try:
             tasks = msgspec.json.decode(files[path], type=list[_Task])
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            msg = f"not a task file of Label Studio: {error}"
+            msg = f'not a task file of Label Studio (export format "JSON"): {error}'
             raise UnusableError(msg) from error
-        images = []
-        for at, task in enumerate(tasks, 1):
-            with named(f"task {at}"):
-                images.append(_image(task))
-        found = {box.label for image in images for box in image.annotations}
-        return AnnotationSet(_labels(files, found), tuple(images))
+    faults = Faults()
+    images: list[DrawnImage] = []
+    unanswered: list[str] = []
+    for at, task in enumerate(tasks, 1):
+        place = f"{path}: task {at if task.id is None else task.id}"
+        with faults.at(place):
+            name = _name(task.data)
+            drawn = _drawn(task)
+            unanswered += [name] * (not drawn)
+            images += [_image(name, task, one, place=place, sizes=sizes or {}, faults=faults) for one in drawn]
+    predicted = any(task.annotations is None for task in tasks)
+    notes = ("it has predictions that nobody submitted as an annotation; they count as drawn",) * predicted
+    return DrawnSet(tuple(images), _labels(files), tuple(faults), tuple(unanswered), notes)
 
 
 def _region(box: Annotation, image: AnnotatedImage, *, at: int) -> dict[str, object]:
@@ -157,42 +183,54 @@ def _region(box: Annotation, image: AnnotatedImage, *, at: int) -> dict[str, obj
         region["score"] = box.score
     if box.origin is not None:
         region["meta"] = {"text": [f"origin: {box.origin}"], "origin": box.origin}
+    if box.origin == CONTEXT:
+        region["readonly"] = True
     return region
 
 
-def _interface(labels: tuple[str, ...]) -> Iterator[str]:
+def _interface(annotations: AnnotationSet) -> Iterator[str]:
+    context = {box.label for image in annotations.images for box in image.annotations if box.origin == CONTEXT}
     yield '<View>\n  <Image name="image" value="$image" zoom="true" zoomControl="true"/>\n'
     yield '  <RectangleLabels name="label" toName="image" canRotate="false">\n'
-    yield from (f'    <Label value="{escape(label)}"/>\n' for label in labels)
+    for label in annotations.labels:
+        colour = f' background="{_GREY}"' if label in context else ""
+        yield f'    <Label value="{escape(label)}"{colour}/>\n'
     yield "  </RectangleLabels>\n</View>\n"
 
 
-def _labels(files: Files, found: set[str]) -> tuple[str, ...]:
+def _task_file(files: Files) -> str:
+    """Return the one file with tasks; what an export wrote of itself is none."""
+    return find_file({path: b"" for path in files if image_name(path) != _MANIFEST}, name="", suffix=".json")
+
+
+def _labels(files: Files) -> tuple[str, ...] | None:
     if INTERFACE not in files:
-        return tuple(sorted(found))
+        return None
     labels = parse_xml(files, INTERFACE).all("RectangleLabels", "Label")
     with named(INTERFACE):
         return tuple(label.need("value") for label in labels)
 
 
-def _image(task: _Task) -> AnnotatedImage:
-    name = _name(task.data)
-    with named(f"image {name}"):
-        regions = _drawn(task)
-        sizes = {(region.original_width, region.original_height) for region in regions}
-        width, height = task.data.get("width"), task.data.get("height")
-        if isinstance(width, int) and isinstance(height, int):
-            sizes.add((width, height))
-        if len(sizes) != 1:
-            msg = f"its size is not plain: {sorted(sizes) or 'none is given'}"
-            raise UnusableError(msg)
-        size = sizes.pop()
-        boxes = []
-        for at, region in enumerate(regions, 1):
-            with named(f"region {at}"):
-                boxes.append(_box(region))
-                boxes[-1].require_inside(*size)
-    return AnnotatedImage(name, *size, tuple(boxes))
+def _image(name: str, task: _Task, result: _Result, *, place: str, sizes: Sizes, faults: Faults) -> DrawnImage:
+    regions: list[tuple[str, _Region]] = []
+    for at, raw in enumerate(result.result, 1):
+        with faults.at(f"{place}, region {at}", name):
+            regions.append((f"{place}, region {at}", _decoded(raw, _Region)))
+    told: list[tuple[object, object]] = [(region.original_width, region.original_height) for _, region in regions]
+    told.append((task.data.get("width"), task.data.get("height")))
+    known = {(w, h) for w, h in told if isinstance(w, int) and isinstance(h, int)} or {
+        size for one, size in sizes.items() if one.casefold() == name.casefold()
+    }
+    if len(known) > 1:
+        msg = f"image {name}: its size is not plain: {sorted(known)}"
+        raise UnusableError(msg)
+    boxes = []
+    for size in known:
+        for where, region in regions:
+            with faults.at(where, name):
+                boxes.append(_box(region, size, where))
+    width, height = known.pop() if known else (None, None)
+    return DrawnImage(name, place, width, height, tuple(boxes), _annotator(result.completed_by))
 
 
 def _name(task_data: dict[str, object]) -> str:
@@ -207,35 +245,46 @@ def _name(task_data: dict[str, object]) -> str:
     return _UPLOAD.sub("", image_name(unquote(parts.path)))
 
 
-def _drawn(task: _Task) -> list[_Region]:
-    """The regions people drew, else those predicted."""
-    if task.annotations is None:
-        results, what = task.predictions, "predictions"
-    else:
-        results, what = [one for one in task.annotations if not one.was_cancelled], "annotations"
-    if len(results) != 1:
-        msg = f"{len(results)} {what}, expected one"
+def _drawn(task: _Task) -> list[_Result]:
+    """What people submitted; where the task knows nothing of people, what was predicted."""
+    if task.annotations is not None:
+        return [one for one in task.annotations if not one.was_cancelled]
+    if len(task.predictions) != 1:
+        msg = f"{len(task.predictions)} predictions, expected one"
         raise UnusableError(msg)
-    return results[0].result
+    return [_decoded(task.predictions[0], _Result)]
 
 
-def _box(region: _Region) -> Annotation:
+def _annotator(completed_by: object) -> str:
+    """Return an annotator's e-mail address, else a name made of the number that Label Studio gave."""
+    number: object = completed_by
+    if isinstance(completed_by, dict):
+        if isinstance(email := completed_by.get("email"), str) and email:
+            return email
+        number = completed_by.get("id")
+    return "" if number is None else f"user-{number}"
+
+
+def _box(region: _Region, size: tuple[int, int], place: str) -> DrawnBox:
     if region.type != "rectanglelabels":
         msg = f"a region of type {region.type}; only labelled rectangles can be used"
         raise UnusableError(msg)
-    try:
-        value = msgspec.json.decode(region.value, type=_Value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        msg = f"not a labelled rectangle: {error}"
-        raise UnusableError(msg) from error
+    value = _decoded(region.value, _Value)
     if len(value.rectanglelabels) != 1:
         msg = f"{len(value.rectanglelabels)} labels on one rectangle, expected one"
         raise UnusableError(msg)
     if value.rotation % 360:
         msg = f"{value.rectanglelabels[0]} is rotated; draw it upright"
         raise UnusableError(msg)
-    x, y = value.x * region.original_width / 100, value.y * region.original_height / 100
-    x2 = x + value.width * region.original_width / 100
-    y2 = y + value.height * region.original_height / 100
+    x, y = value.x * size[0] / 100, value.y * size[1] / 100
+    x2, y2 = x + value.width * size[0] / 100, y + value.height * size[1] / 100
     origin = region.meta.origin if region.meta else None
-    return Annotation((x, y, x2, y2), value.rectanglelabels[0], region.score, origin)
+    return DrawnBox((x, y, x2, y2), value.rectanglelabels[0], place, region.score, origin)
+
+
+def _decoded(raw: msgspec.Raw, kind: type[_T]) -> _T:
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        msg = f"not a labelled rectangle: {error}"
+        raise UnusableError(msg) from error

@@ -14,8 +14,10 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from edge.contract.errors import UnusableError
-from hub.annotation import AnnotatedImage, Annotation, AnnotationSet, doubled, named
+from hub.annotation import AnnotatedImage, AnnotationSet, doubled
+from hub.drawn import DrawnBox, DrawnImage, DrawnSet, Faults
 from hub.formats import Element, Files, Source, escape, image_name, number, open_files, parse_xml, size_of, text_of
+from hub.label_faults import strict
 
 IMAGES: Final = "JPEGImages"
 SPLIT: Final = "ImageSets/Split"
@@ -28,6 +30,10 @@ labelImg: "Open Dir" JPEGImages, "Change Save Dir" Annotations, format PascalVOC
 labels listed above and the images, make a ZIP of Annotations/, ImageSets/ and labelmap.txt and upload it as
 "PASCAL VOC 1.1". When done, export as Pascal VOC again. <score> and <origin> of each object say what proposed the box.
 Train on ImageSets/Split/train.txt only: ImageSets/Main/default.txt lists all images, for CVAT.
+"""
+HOW_TO_SEE_CONTEXT: Final = """
+The boxes of the passes before have the origin "context". Lock or hide their labels where the tool can, and leave them
+as they are: one that comes back moved counts as a mistake.
 """
 
 _HEADER: Final = "# label:color_rgb:parts:actions"
@@ -48,20 +54,29 @@ def write_voc(annotations: AnnotationSet, *, test: AbstractSet[str] = frozenset(
 
 
 def read_voc(source: Source) -> AnnotationSet:
-    """Return the boxes of a VOC folder. Raises `UnusableError` that names the file and the line."""
+    """Return the boxes of a VOC folder. Raises `UnusableError` for any fault."""
+    return strict(parse_voc(source))
+
+
+def parse_voc(source: Source) -> DrawnSet:
+    """Return what stands in a VOC folder. Raises `UnusableError` when there is none or one is no XML."""
     files = open_files(source)
     paths = sorted(path for path in files if path.endswith(".xml"))
     if not paths:
         msg = "no annotation files (*.xml) here"
         raise UnusableError(msg)
-    if twice := doubled(PurePosixPath(path).stem for path in paths):
-        msg = f"two annotation files are called {twice}.xml"
-        raise UnusableError(msg)
-    images = {PurePosixPath(path).stem: _image(files, path) for path in paths}
-    found = {box.label for image in images.values() for box in image.annotations}
-    labels, order = _labels(files, found), _order(files, images)
-    with named(LABELS):
-        return AnnotationSet(labels, tuple(images[stem] for stem in order))
+    faults = Faults()
+    images = []
+    for path in paths:
+        root = parse_xml(files, path)
+        with faults.at(path):
+            images.append(_image(root, path, faults))
+    order = _order(files)
+    first = len(order)
+    images.sort(key=lambda image: (order.get(PurePosixPath(image.name).stem, first), image.name))
+    found = {PurePosixPath(image.name).stem for image in images}
+    unanswered = () if faults else tuple(f"{stem}.jpg" for stem in order if stem not in found)
+    return DrawnSet(tuple(images), _labels(files), tuple(faults), unanswered)
 
 
 def _xml(image: AnnotatedImage) -> Iterator[str]:
@@ -82,53 +97,50 @@ def _xml(image: AnnotatedImage) -> Iterator[str]:
     yield "</annotation>\n"
 
 
-def _image(files: Files, path: str) -> AnnotatedImage:
-    root = parse_xml(files, path)
-    with named(path):
-        if root.tag != "annotation":
-            msg = f"the root is <{root.tag}>, expected <annotation>"
-            raise UnusableError(msg)
-        name = image_name(root.need_text("filename"))
-        width, height = size_of(root.need_text("size", "width"), root.need_text("size", "height"))
-        if PurePosixPath(path).stem != name.removesuffix(".jpg"):
-            msg = f"holds the boxes of {name}"
-            raise UnusableError(msg)
-        boxes = []
-        for element in root.all("object"):
-            with named(f"line {element.line}, image {name}"):
-                boxes.append(_box(element))
-                boxes[-1].require_inside(width, height)
-        return AnnotatedImage(name, width, height, tuple(boxes))
+def _image(root: Element, path: str, faults: Faults) -> DrawnImage:
+    if root.tag != "annotation":
+        msg = f"the root is <{root.tag}>, expected <annotation>"
+        raise UnusableError(msg)
+    name = image_name(root.need_text("filename"))
+    width, height = size_of(root.need_text("size", "width"), root.need_text("size", "height"))
+    if PurePosixPath(path).stem != PurePosixPath(name).stem:
+        msg = f"holds the boxes of {name}"
+        raise UnusableError(msg)
+    boxes = []
+    for element in root.all("object"):
+        place = f"{path}: line {element.line}"
+        with faults.at(place, name):
+            boxes.append(_box(element, place))
+    return DrawnImage(name, path, width, height, tuple(boxes))
 
 
-def _box(element: Element) -> Annotation:
+def _box(element: Element, place: str) -> DrawnBox:
     x1, y1, x2, y2 = (number(element.need_text("bndbox", name), name) for name in ("xmin", "ymin", "xmax", "ymax"))
     score = element.text_at("score")
-    return Annotation(
+    return DrawnBox(
         (x1, y1, x2, y2),
         element.need_text("name"),
+        place,
         number(score, "score") if score else None,
         element.text_at("origin") or None,
     )
 
 
-def _labels(files: Files, found: set[str]) -> tuple[str, ...]:
+def _labels(files: Files) -> tuple[str, ...] | None:
     if LABELS not in files:
-        return tuple(sorted(found))
+        return None
     lines = [line for line in text_of(files, LABELS).split("\n") if line.strip()]
     if lines and lines[0].startswith("# label:"):
         del lines[0]
     return tuple(line.rstrip("\r").rsplit(":", 3)[0] for line in lines)
 
 
-def _order(files: Files, images: dict[str, AnnotatedImage]) -> list[str]:
+def _order(files: Files) -> dict[str, int]:
+    """Return the images' stems in the order of the list; empty where there is none."""
     if ORDER not in files:
-        return sorted(images)
-    stems = [line.strip() for line in text_of(files, ORDER).splitlines() if line.strip()]
+        return {}
+    stems = [PurePosixPath(line.strip()).name for line in text_of(files, ORDER).splitlines() if line.strip()]
     if twice := doubled(stems):
         msg = f"{ORDER}: {twice} is listed twice"
         raise UnusableError(msg)
-    if odd := set(stems) ^ set(images):
-        msg = f"{ORDER}: {min(odd)} is listed or annotated, not both"
-        raise UnusableError(msg)
-    return stems
+    return {stem: at for at, stem in enumerate(stems)}

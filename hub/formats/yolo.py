@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -20,8 +21,10 @@ import msgspec
 
 from edge.contract.errors import UnusableError
 from edge.contract.jpeg import jpeg_size
-from hub.annotation import AnnotatedImage, Annotation, AnnotationSet, Xyxy, doubled, named
+from hub.annotation import AnnotatedImage, Annotation, AnnotationSet, Xyxy, named
+from hub.drawn import DrawnBox, DrawnImage, DrawnSet, Faults
 from hub.formats import Files, Source, number, open_files, text_of
+from hub.label_faults import strict
 
 IMAGES: Final = "images"
 SIDECAR: Final = "weakspot.json"
@@ -33,9 +36,14 @@ and labels/test/ (class x-centre y-centre width height, as fractions of the imag
 folder in any tool that edits Ultralytics YOLO data sets. Keep the names of the files. An image without objects keeps an
 empty text file. weakspot.json says what proposed each box; leave it as it is.
 """
+HOW_TO_SEE_CONTEXT: Final = """
+The boxes of the passes before have the origin "context". Lock or hide their labels where the tool can, and leave them
+as they are: one that comes back moved counts as a mistake.
+"""
 
 _NAME_FILES: Final = ("classes.txt", "obj.names")
-_NOT_LABELS: Final = frozenset({"README.txt", "classes.txt", "train.txt", "val.txt", "test.txt"})
+_NOT_LABELS: Final = frozenset({"README.txt", "classes.txt"})
+_IMAGE_PATH = re.compile(r"\.(jpe?g|png|bmp|webp|tiff?)$", re.IGNORECASE)
 _MAP_ENTRY = re.compile(r"\s+(\d+)\s*:\s*(.+)")
 _LIST_ENTRY = re.compile(r"\s*-\s+(.+)")
 
@@ -95,27 +103,53 @@ def write_yolo(annotations: AnnotationSet, *, test: AbstractSet[str] = frozenset
 
 
 def read_yolo(source: Source, *, sizes: Sizes | None = None) -> AnnotationSet:
-    """Return the boxes of a YOLO folder; the label files (*.txt) may lie in any folder of it.
+    """Return the boxes of a YOLO folder, see `parse_yolo`. Raises `UnusableError` for any fault."""
+    return strict(parse_yolo(source, sizes=sizes))
 
-    An image's size comes from `sizes` (by name), else from `weakspot.json`, else from the JPEG itself. The classes come
-    from `data.yaml`, else from `classes.txt` or `obj.names`. Raises `UnusableError` that names the file and the line.
+
+def parse_yolo(source: Source, *, sizes: Sizes | None = None) -> DrawnSet:
+    """Return what stands in a YOLO folder; the label files (*.txt) may lie in any folder of it.
+
+    An image's size comes from `weakspot.json`, else from `sizes` (by name), else from the JPEG itself. The classes come
+    from `data.yaml`, else from `classes.txt` or `obj.names`. An image without a label file that a list (`train.txt`)
+    beside `data.yaml` names has no boxes: so Ultralytics, and CVAT for it, write it. Any other that is named and has no
+    label file is unanswered. Raises `UnusableError` when there are no classes or a file is no text.
     """
     files = open_files(source)
     labels = _labels(files)
-    known = {image.name: image for image in _sidecar(files).images}
-    paths = {f"{PurePosixPath(path).stem}.jpg": path for path in _label_files(files)}
-    order = [name for name in known if name in paths] + sorted(name for name in paths if name not in known)
-    if missing := next((name for name in known if name not in paths), None):
-        msg = f"{SIDECAR}: {missing} has no label file"
-        raise UnusableError(msg)
+    sidecar = {image.name: image for image in _sidecar(files).images}
+    known = {name: (image.width, image.height) for name, image in sidecar.items()}
+    texts, listed = _texts(files)
+    answered = {name for name, _, _ in texts}
+    if any(PurePosixPath(path).name == NAMES for path in files):
+        texts += [(name, path, []) for name, path in listed.items() if name not in answered]
+        answered |= listed.keys()
+    named_here = tuple(dict.fromkeys((*sidecar, *listed)))
+    place = {name: at for at, name in enumerate(named_here)}
+    faults = Faults()
     images = []
-    for name in order:
-        with named(paths[name]):
-            width, height = _size(name, files, known=known, sizes=sizes or {})
-            rows = text_of(files, paths[name]).split("\n")
-            proposed = known[name].boxes if name in known else ()
-            images.append(_image(_Image(name, width, height, proposed), rows, labels))
-    return AnnotationSet(labels, tuple(images))
+    for name, path, rows in sorted(texts, key=lambda text: (place.get(text[0], len(place)), text[0])):
+        size = known.get(name) or _given(name, sizes or {}) or _of_jpeg(name, files, faults)
+        if size is None:
+            images.append(DrawnImage(name, path, None, None))
+        else:
+            image = _Image(name, *size, sidecar[name].boxes if name in sidecar else ())
+            images.append(DrawnImage(name, path, *size, _boxes(path, rows, image, labels, faults)))
+    unanswered = tuple(name for name in named_here if name not in answered)
+    return DrawnSet(tuple(images), labels, tuple(faults), unanswered)
+
+
+def _texts(files: Files) -> tuple[list[tuple[str, str, list[str]]], dict[str, str]]:
+    """Return image, path and lines of each label file, and each image that a list names, with the list."""
+    texts: list[tuple[str, str, list[str]]] = []
+    listed: dict[str, str] = {}
+    for path in sorted(path for path in files if path.endswith(".txt") and PurePosixPath(path).name not in _NOT_LABELS):
+        rows = [row.strip() for row in text_of(files, path).split("\n")]
+        if any(rows) and all(_IMAGE_PATH.search(row) for row in rows if row):
+            listed |= {f"{PurePosixPath(row).stem}.jpg": path for row in rows if row}
+        else:
+            texts.append((f"{PurePosixPath(path).stem}.jpg", path, rows))
+    return texts, listed
 
 
 def _split(*, test: bool) -> str:
@@ -157,45 +191,34 @@ def _sidecar(files: Files) -> _Sidecar:
         raise UnusableError(msg) from error
 
 
-def _label_files(files: Files) -> list[str]:
-    paths = [path for path in files if path.endswith(".txt") and PurePosixPath(path).name not in _NOT_LABELS]
-    if twice := doubled(PurePosixPath(path).stem.casefold() for path in paths):
-        msg = f"two label files are called {twice}.txt"
-        raise UnusableError(msg)
-    return paths
+def _given(name: str, sizes: Sizes) -> tuple[int, int] | None:
+    return sizes.get(name) or next((sizes[one] for one in sizes if one.casefold() == name.casefold()), None)
 
 
-def _size(name: str, files: Files, *, known: Mapping[str, _Image], sizes: Sizes) -> tuple[int, int]:
-    if name in sizes:
-        return sizes[name]
-    if name in known:
-        return known[name].width, known[name].height
+def _of_jpeg(name: str, files: Files, faults: Faults) -> tuple[int, int] | None:
     path = next((path for path in files if PurePosixPath(path).name == name), None)
-    if path is None:
-        msg = f"the size of {name} is not known: neither {SIDECAR} nor the image is here"
-        raise UnusableError(msg)
-    with named(path):
-        return jpeg_size(files[path])
+    if path is not None:
+        with faults.at(path):
+            return jpeg_size(files[path])
+    return None
 
 
-def _image(image: _Image, rows: list[str], labels: tuple[str, ...]) -> AnnotatedImage:
+def _boxes(path: str, rows: list[str], image: _Image, labels: tuple[str, ...], faults: Faults) -> tuple[DrawnBox, ...]:
     proposed = list(image.boxes)
     boxes = []
     for line, row in enumerate(rows, 1):
-        if not row.strip():
-            continue
-        with named(f"line {line}, image {image.name}"):
-            box = _box(row.split(), image, labels)
-            box.require_inside(image.width, image.height)
-            at = next((at for at, one in enumerate(proposed) if (one.label, one.xyxy) == (box.label, box.xyxy)), None)
-            if at is not None:
-                match = proposed.pop(at)
-                box = Annotation(box.xyxy, box.label, match.score, match.origin)
-            boxes.append(box)
-    return AnnotatedImage(image.name, image.width, image.height, tuple(boxes))
+        place = f"{path}: line {line}"
+        with faults.at(place, image.name):
+            if row:
+                box = _box(row.split(), image, labels, place)
+                xyxy = tuple(round(value, 2) for value in box.xyxy)
+                at = next((at for at, one in enumerate(proposed) if (one.label, one.xyxy) == (box.label, xyxy)), None)
+                match = proposed.pop(at) if at is not None else None
+                boxes.append(replace(box, score=match.score, origin=match.origin) if match else box)
+    return tuple(boxes)
 
 
-def _box(columns: list[str], image: _Image, labels: tuple[str, ...]) -> Annotation:
+def _box(columns: list[str], image: _Image, labels: tuple[str, ...], place: str) -> DrawnBox:
     if len(columns) != 5:
         msg = f"{len(columns)} columns, expected 5: class x_centre y_centre width height"
         raise UnusableError(msg)
@@ -209,17 +232,18 @@ def _box(columns: list[str], image: _Image, labels: tuple[str, ...]) -> Annotati
         (x + width / 2) * image.width,
         (y + height / 2) * image.height,
     )
-    return Annotation(xyxy, labels[int(columns[0])])
+    return DrawnBox(xyxy, labels[int(columns[0])], place)
 
 
 def _labels(files: Files) -> tuple[str, ...]:
-    path = next((path for path in (NAMES, *_NAME_FILES) if path in files), None)
-    if path is None:
+    named_so = [(name, path) for name in (NAMES, *_NAME_FILES) for path in files if PurePosixPath(path).name == name]
+    if not named_so:
         msg = f"no names of classes here: {NAMES}, {' or '.join(_NAME_FILES)} is needed"
         raise UnusableError(msg)
+    name, path = named_so[0]
     with named(path):
         lines = [line.rstrip() for line in text_of(files, path).split("\n")]
-        return _yaml_names(lines) if path == NAMES else tuple(line for line in lines if line)
+        return _yaml_names(lines) if name == NAMES else tuple(line for line in lines if line)
 
 
 def _yaml_names(lines: list[str]) -> tuple[str, ...]:

@@ -26,7 +26,8 @@ from edge.contract.topics import Kind, topic
 from hub.config import IngestConfig
 from hub.ingest import Committer, Ticket, judge
 from hub.serve import SWITCH_S
-from hub.store import Store, open_connection
+from hub.store import Store
+from hub.store_file import open_connection
 from tests.brokers import Broker, mosquitto_path
 from tests.hub.devices import Device, Hub
 from tests.hub.made import event_id, finding

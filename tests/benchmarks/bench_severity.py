@@ -15,7 +15,6 @@ The data is not part of the project; without it the benchmark says so.
 """
 
 import itertools
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ import cv2
 import numpy as np
 
 from edge.config import MiningConfig
-from edge.contract.policy import Weights
+from edge.contract.policy import BUILT_IN, Weights
 from edge.contract.samples import Reason
 from edge.detector.detections import box_iou
 from edge.detector.detector import Detector, open_detector
@@ -32,7 +31,6 @@ from edge.detector.pictures import read_picture
 from edge.frame import Frame
 from edge.observation import Mined
 from edge.pipeline import Pipeline
-from edge.severity import BUILT_IN
 from tests.benchmarks.bench_missed import DATA, read_people
 
 KINDS = ("gap", "candidate", "motion", "zoom")
@@ -55,14 +53,11 @@ class Case:
 
 
 def as_case(mined: Mined, *, right: bool, part: int) -> Case:
-    """Read the witnesses; whether it was refuted shows in the severity that the weights gave it."""
+    """Read the witnesses."""
     scores = dict.fromkeys(KINDS, 0.0)
     for witness in mined.witnesses:
         scores[witness.kind] = witness.score
-    logit = math.log(mined.severity / (1 - mined.severity)) if 0 < mined.severity < 1 else math.inf
-    unrefuted = BUILT_IN.bias + sum(getattr(BUILT_IN, kind) * score for kind, score in scores.items())
-    refuted = abs(logit - unrefuted - BUILT_IN.refuted) < abs(logit - unrefuted)
-    return Case((*scores.values(), float(refuted)), right, part)
+    return Case((*scores.values(), float(mined.refuted)), right, part)
 
 
 def mine(detector: Detector, frames: Iterator[np.ndarray], *, threshold: float, budget: float):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from edge.cli import main
 from edge.config import MiningConfig
 from edge.contract.errors import UnusableError
-from edge.contract.policy import Weights
+from edge.contract.policy import BUILT_IN, Weights
 from edge.contract.samples import Reason, WitnessKind, Xyxy
 from edge.detector.detections import box_iou
 from edge.detector.detector import Detector, open_detector
@@ -25,7 +25,6 @@ from edge.observation import Mined
 from edge.pipeline import Pipeline, Step
 from edge.privacy import GREY, Redaction
 from edge.replay import read_frames
-from edge.severity import BUILT_IN
 from edge.zoom import MAX_SAVED
 from tests.edge.spots import BRIGHT, DIM, LABELS, SpotDetector, street
 
@@ -353,6 +352,7 @@ def test_what_is_sealed_is_redacted_first(starter: Detector) -> None:
     assert finding.frame_hash != bare.frame_hash, "what leaves tells nothing of the zone"
     assert finding.crop_hash == bare.crop_hash, "the region is far from it"
     assert finding.region == bare.region
+    assert (finding.score_threshold, finding.refuted) == (mined.at.score_threshold, False), "for who judges it"
     assert not (mined.at.frame.image[420:, 20:100] == GREY).any(), "the picture itself is not written to"
 
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.contract.policy import Weights
+from edge.contract.policy import BUILT_IN, Weights
 from edge.contract.samples import Witness, WitnessKind
-from edge.severity import BUILT_IN, severity
+from edge.severity import severity
 
 kinds = st.sampled_from(list(WitnessKind))
 scores = st.floats(0, 1)

@@ -13,13 +13,15 @@ import pytest
 from edge.contract.errors import UnusableError
 from edge.contract.samples import Box, WitnessKind
 from hub.annotation import Annotation
+from hub.batch_view import BatchView, Member, image_names
 from hub.contact_sheet import decode_jpeg
-from hub.export import BatchView, Format, Member, export_batch, image_names, pre_labels
+from hub.export import Format, export_batch
 from hub.formats.coco import read_coco
 from hub.formats.cvat import read_cvat
 from hub.formats.labelstudio import read_labelstudio
 from hub.formats.voc import read_voc
 from hub.formats.yolo import read_yolo
+from hub.pre_labels import pre_labels
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 READERS = {
@@ -138,7 +140,8 @@ def test_of_two_near_identical_boxes_the_surer_source_stays():
     gap = Box(xyxy=(10, 10, 30, 40), label="person", score=0.9, witness=WitnessKind.GAP)
     zoom = Box(xyxy=(11, 10, 31, 40), label="", score=0.5, witness=WitnessKind.ZOOM)
     found = Box(xyxy=(10, 11, 30, 41), label="person", score=0.4)
-    assert [box.origin for box in boxes_of(gap, zoom, found)[0]] == ["detector"]
+    assert boxes_of(gap, zoom, found)[0] == (Annotation((11, 10, 31, 40), "person", 0.5, "zoom"),)
+    assert [box.origin for box in boxes_of(gap, found)[0]] == ["detector"]
     assert [box.origin for box in boxes_of(gap, zoom, replace_score(found, 0.2))[0]] == ["zoom"]
     assert [box.origin for box in boxes_of(gap)[0]] == ["gap"]
 

@@ -34,6 +34,8 @@ def findings(draw: st.DrawFn) -> Finding:
         captured_at_ms=draw(st.integers(0, 2**45)),
         reason=draw(st.sampled_from(Reason)),
         severity=draw(SCORES),
+        score_threshold=draw(SCORES),
+        refuted=draw(st.booleans()),
         region=draw(place),
         label=draw(TEXTS),
         boxes=tuple(draw(st.lists(box, max_size=5))),

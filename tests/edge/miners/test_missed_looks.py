@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 
-from edge.contract.policy import Weights
+from edge.contract.policy import BUILT_IN, Weights
 from edge.contract.samples import WitnessKind
 from edge.detector.detections import Detections
 from edge.miners.episodes import MIN_FRAMES
 from edge.miners.missed import MAX_WAITING, WAIT_S, Ask
 from edge.motion import Blob
-from edge.severity import BUILT_IN
 from edge.tracks import MAX_TRACKS
 from tests.edge.miners.missed_scene import Scene, kinds, moved, seen_at, walk
 
@@ -55,7 +54,7 @@ def test_where_the_second_look_sees_nothing_the_hole_is_no_finding(found: Detect
 
 
 def test_a_refuted_hole_is_weaker_than_one_that_nobody_looked_at_and_that_than_a_seen_one() -> None:
-    severities = []
+    severities, refuted = [], []
     for found in (Detections(), None, "seen"):
         scene = Scene(zooms=True, min_severity=0.0, weights=BUILT_IN)
         ask = missing_walker(scene)
@@ -64,6 +63,8 @@ def test_a_refuted_hole_is_weaker_than_one_that_nobody_looked_at_and_that_than_a
         for _ in range(round(2 * WAIT_S * scene.fps)):
             scene.show()
         severities.append(scene.mined[0].severity)
+        refuted.append(scene.mined[0].refuted)
+    assert refuted == [True, False, False], "the finding says so, for who fits the weights"
     assert severities[0] < severities[1] < severities[2]
     assert severities[0] < 0.5 < severities[2]
 

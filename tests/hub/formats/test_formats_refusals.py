@@ -72,7 +72,7 @@ def changed(name, path, *replacements):
         ("coco", COCO, b'"file_name"', b'"filename"', "missing required field `file_name`"),
         ("coco", COCO, b"10.0,", b"NaN,", "instances_default.json: not a COCO detection file"),
         ("coco", COCO, b'"id": 2,', b'"id": 1,', "category id 1 occurs twice"),
-        ("coco", COCO, b'"name": "dog"', b'"name": "person"', "label 'person' is listed twice"),
+        ("coco", COCO, b'"name": "dog"', b'"name": "person"', "instances_default.json: category person occurs twice"),
         # YOLO says file and line
         (
             "yolo",
@@ -88,7 +88,7 @@ def changed(name, path, *replacements):
         ("yolo", "data.yaml", b"names:", b"classes:", "data.yaml: no names: in it"),
         ("yolo", "data.yaml", b"  1:", b"  2:", "classes must count from 0"),
         ("yolo", "weakspot.json", b'"name"', b'"nome"', "weakspot.json: Object missing required field `name`"),
-        ("yolo", "weakspot.json", b'"a.jpg"', b'"c.jpg"', "weakspot.json: c.jpg has no label file"),
+        ("yolo", "weakspot.json", b'"a.jpg"', b'"c.jpg"', "labels/train/a.txt: the size of a.jpg is not known"),
         # VOC says file, line and image
         (
             "voc",
@@ -97,7 +97,13 @@ def changed(name, path, *replacements):
             b"",
             "a.xml: line 6, image a.jpg: <object> has no <bndbox/xmin>",
         ),
-        ("voc", "Annotations/a.xml", b"person", b"cat", "labelmap.txt: image a.jpg, box 1: cat"),
+        (
+            "voc",
+            "Annotations/a.xml",
+            b"person",
+            b"cat",
+            "Annotations/a.xml: line 6, image a.jpg: label 'cat' is not one of person, dog",
+        ),
         ("voc", "Annotations/a.xml", b"a.jpg", b"c.jpg", "Annotations/a.xml: holds the boxes of c.jpg"),
         (
             "voc",
@@ -106,24 +112,36 @@ def changed(name, path, *replacements):
             b"<width>20",
             "person at (10, 20, 30, 40) lies outside the image of 20",
         ),
-        ("voc", "ImageSets/Main/default.txt", b"b\n", b"", "default.txt: b is listed or annotated, not both"),
+        ("voc", "ImageSets/Main/default.txt", b"b\n", b"a\n", "default.txt: a is listed twice"),
         # Label Studio says task, image and region
-        ("labelstudio", TASKS, b'"person"', b'"cat"', "tasks.json: image a.jpg, box 1: cat at (10, 20, 30, 40) has a"),
+        (
+            "labelstudio",
+            TASKS,
+            b'"person"',
+            b'"cat"',
+            "tasks.json: task 1, region 1, image a.jpg: label 'cat' is not one of",
+        ),
         (
             "labelstudio",
             TASKS,
             b'"rectanglelabels",',
             b'"brushlabels",',
-            "task 1: image a.jpg: region 1: a region of type",
+            "task 1, region 1, image a.jpg: a region of type",
         ),
-        ("labelstudio", TASKS, b'"rotation": 0,', b'"rotation": 5,', "region 1: person is rotated"),
+        (
+            "labelstudio",
+            TASKS,
+            b'"rotation": 0,',
+            b'"rotation": 5,',
+            "task 1, region 1, image a.jpg: person is rotated",
+        ),
         ("labelstudio", TASKS, b'"original_width": 64', b'"original_width": 63', "its size is not plain"),
         (
             "labelstudio",
             TASKS,
             b'"predictions"',
-            b'"annotations": [], "predictions"',
-            "task 1: image a.jpg: 0 annotations",
+            b'"predictions": [], "predicted"',
+            "tasks.json: task 1: 0 predictions, expected one",
         ),
         ("labelstudio", "config.xml", b"Label value=", b"Label name=", "config.xml: <Label> has no value"),
     ],

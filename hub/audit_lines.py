@@ -1,0 +1,128 @@
+"""What `hub labels audit` prints, in lines of at most 80 characters, as JSON, and the sheet of what to look at."""
+
+import dataclasses
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from hub.certify import interval
+from hub.contact_sheet import PERSON, Tile, contact_sheet
+from hub.inspection import Inspected
+from hub.rechecked import Measured, Tally
+from hub.store import Store
+from hub.store_labels import Recheck
+
+_FAULTS: Final = {
+    "missing": "missing",
+    "swapped": "swapped",
+    "badly_placed": "badly placed",
+    "extra": "extra",
+    "disagreement": "disagreement",
+    "random": "random",
+}
+_WHY: Final = 34
+_AFTER_WHY: Final = 46
+
+
+def audit_lines(
+    audited: Sequence[Inspected], rechecks: Sequence[Recheck], measured: Measured, *, batch_id: int, model: str
+) -> list[str]:
+    """Return the table of images to look at again, and what is to be expected of the whole batch."""
+    lines = [f"{'rank':>4} {'image':8}  {'fault':12} {'label':11} {'wrong':>5}  why"]
+    for one in rechecks:
+        first, *rest = textwrap.wrap(one.why, _WHY) or [""]
+        label = one.label if len(one.label) <= 11 else f"{one.label[:8]}..."
+        lines.append(
+            f"{one.rank:>4} {one.event_id[-8:]}  {_FAULTS[one.fault]:12} {label:11} {one.score:>5.0%}  {first}"
+        )
+        lines += [" " * _AFTER_WHY + line for line in rest]
+    wrong = sum(one.score for one in audited)
+    lines += ["", *_wrapped(f"model {model}: of {len(audited)} images {wrong:.1f} are expected to be wrong")]
+    if unknown := sorted(frozenset[str]().union(*(one.unknown for one in audited))):
+        lines += _wrapped(
+            f"the model does not know {', '.join(unknown)}: for these only doubled boxes, odd sizes and places are told"
+        )
+    lines += measured_lines(measured)
+    return [*lines, *_next(batch_id)]
+
+
+def measured_lines(measured: Measured) -> list[str]:
+    """Return how good the list was, once people have looked again; nothing before."""
+    if not measured.picks.settled and not measured.drawn.settled:
+        return []
+    lines = ["", "looked at again:"]
+    lines += [f"  {_tally('picked by the audit', measured.picks)}", f"  {_tally('drawn at random', measured.drawn)}"]
+    if measured.remaining is not None:
+        estimate, low, high = measured.remaining
+        lines += _wrapped(
+            f"of the {measured.others - measured.drawn.settled} images nobody looked at again, about {estimate:.0f} are"
+            f" still wrong ({low} to {high}, 90 % sure), by those drawn at random"
+        )
+    return lines
+
+
+def _tally(name: str, tally: Tally) -> str:
+    if not tally.settled:
+        return f"{name}: 0 of {tally.images}"
+    low, high = interval(tally.wrong_anywhere, tally.settled)
+    return (
+        f"{name}: {tally.wrong_anywhere} of {tally.settled} wrong ({low:.0%} to {high:.0%}), {tally.wrong} at the place"
+    )
+
+
+def _next(batch_id: int) -> Iterator[str]:
+    yield ""
+    yield f"next: hub labels audit {batch_id} --export DIR --format cvat, look again, then"
+    yield f"      hub labels import DIR --batch {batch_id} --review --annotator NAME"
+
+
+def audit_as_json(audited: Sequence[Inspected], rechecks: Sequence[Recheck], measured: Measured, *, model: str) -> str:
+    """Return the list, every image with all its faults, and what was measured, as one JSON object."""
+    images: list[dict[str, Any]] = [
+        {
+            "event_id": one.page.name,
+            "score": round(one.score, 4),
+            "expected": round(one.expected, 4),
+            "unknown": sorted(one.unknown),
+            "faults": [
+                {**dataclasses.asdict(fault), "probability": round(fault.probability, 4)} for fault in one.faults
+            ],
+        }
+        for one in audited
+    ]
+    content = {
+        "model": model,
+        "rechecks": [one._asdict() for one in rechecks],
+        "images": images,
+        "measured": dataclasses.asdict(measured),
+    }
+    return msgspec.json.encode(content).decode()
+
+
+def audit_sheet(store: Store, audited: Sequence[Inspected], rechecks: Sequence[Recheck], *, title: str) -> bytes:
+    """Return a PNG with each image of the list: the annotations, and the place in question."""
+    of: Mapping[str, Inspected] = {one.page.name: one for one in audited}
+    tiles = [_tile(store, of[one.event_id], one) for one in rechecks if one.event_id in of]
+    return contact_sheet(tiles, title=title)
+
+
+def _tile(store: Store, one: Inspected, recheck: Recheck) -> Tile:
+    width, height = one.page.size
+    first, *rest = textwrap.wrap(recheck.why, 56) or [""]
+    return Tile(
+        jpeg=store.frame(recheck.event_id),
+        region=recheck.xyxy or (0.0, 0.0, float(width), float(height)),
+        reason=_FAULTS[recheck.fault],
+        caption=(
+            f"{recheck.rank:02d} | {_FAULTS[recheck.fault]} {recheck.label} | wrong {recheck.score:.0%}",
+            first,
+            " ".join(rest),
+        ),
+        boxes=tuple((box.xyxy, PERSON) for box in one.page.boxes),
+    )
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, 80) or [""]

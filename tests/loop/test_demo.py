@@ -1,0 +1,138 @@
+"""The whole circle as a new user walks it: `hub demo`, its batch to an annotator and back, audited, counted, told back.
+
+Nobody is here to annotate. What the people of the demo's clip are is known from the clip as it was recorded, in which
+the detector looks closer than any camera of the demo does: 512x512, in tiles. A frame of the dark or the noisy camera
+shows the same street at the same moment, so the same boxes are true there. On them errors are planted, as people make
+them. So the audit is asked about pictures that its model sees far worse than the boxes say.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edge.detector.detector import open_detector
+from edge.detector.tiling import detect_tiled
+from hub.annotation import AnnotatedImage, Annotation, AnnotationSet
+from hub.batch_view import image_names
+from hub.batches import batch_view
+from hub.formats.cvat import read_cvat, write_cvat
+from hub.store import Store
+from tests.simulators.annotator import Fault, answer
+from tests.test_docs import ROOT, run
+
+pytestmark = [pytest.mark.slow, pytest.mark.broker, pytest.mark.timeout(400)]
+BATCH = 30
+SURE = 0.5
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a demo that has ended."""
+    folder = tmp_path_factory.mktemp("demo")
+    printed = run(f"hub demo --out demo-out --size {BATCH}", folder, timeout_s=300)
+    assert f"batch 1: {BATCH} images" in printed
+    return folder / "demo-out"
+
+
+@pytest.fixture(scope="module")
+def known(demo: Path) -> Mapping[str, tuple[Annotation, ...]]:
+    """The people on each image of the batch, by the image's name."""
+    with Store.open(demo / "hub.db", create=False) as store:
+        view = batch_view(store, 1)
+        frames = {
+            name: store.finding(member.event_id).finding().sequence
+            for name, member in zip(image_names(view), view.members, strict=True)
+        }
+    people = {number: tuple(people_of(picture)) for number, picture in pictures(set(frames.values())).items()}
+    return {name: people[number] for name, number in frames.items()}
+
+
+def pictures(numbers: set[int]) -> dict[int, np.ndarray]:
+    """These frames of the clip that all cameras of the demo play."""
+    clip = cv2.VideoCapture(str(ROOT / "deploy" / "demo" / "street.mp4"))
+    found = {number: clip.read()[1] for number in range(max(numbers) + 1)}
+    return {number: found[number] for number in numbers}
+
+
+def people_of(picture: np.ndarray) -> list[Annotation]:
+    detector = people_of.__dict__.setdefault("detector", open_detector(input_size=(512, 512)))
+    seen = detect_tiled(detector, picture, score_threshold=SURE)
+    boxes = [xyxy for xyxy, one in zip(seen.xyxy, seen.class_id, strict=True) if detector.labels[one] == "person"]
+    return [Annotation(tuple(map(float, xyxy)), "person") for xyxy in boxes if min(xyxy[2:] - xyxy[:2]) > 4]
+
+
+def returned(exported: Path, known: Callable[[str], tuple[Annotation, ...]], *, seed: int, wrong: float):
+    """What an annotator makes of an export: the file, and the fault of each image that has one."""
+    drawn, faults = answer(read_cvat(exported), known, rng=np.random.default_rng(seed), wrong=wrong)
+    back = exported.parent / f"back-{seed}.xml"
+    back.write_bytes(write_cvat(drawn)["annotations.xml"])
+    return back, faults
+
+
+def test_the_weak_spots_are_the_cameras_that_were_made_weak(demo: Path) -> None:
+    table = run("hub weakspots", demo).splitlines()
+    assert any("dark" in line for line in table), "the light that a camera lacks"
+    assert any("noisy" in line for line in table), "the noise that a camera has"
+    assert len(list((demo / "batch-1" / "images").iterdir())) == BATCH
+    assert (demo / "batch-1" / "contact-sheet.png").is_file()
+    run("hub status", demo)
+    for line in ("hub batch list", "hub batch show 1"):
+        assert run(line, demo)
+    for camera in ("day", "dark", "noisy"):
+        assert "NOT RUNNING" in run(f"edge status --config edge-{camera}.toml", demo, expect=1)
+
+
+def test_a_batch_goes_to_two_annotators_and_comes_back_as_one_truth(demo: Path, known) -> None:
+    """Exported, answered with errors, imported, consolidated, audited, settled, told back to the devices, counted."""
+    exported = demo / "batch-1" / "annotations.xml"
+    faults: dict[str, Fault] = {}
+    for name, seed in (("ann", 1), ("bob", 2)):
+        back, planted = returned(exported, known.__getitem__, seed=seed, wrong=0.21)
+        faults |= planted
+        imported = json.loads(run(f"hub labels import {back} --batch 1 --annotator {name} --minutes 12 --json", demo))
+        assert imported["images"] == BATCH
+    assert faults
+    assert "annotated" in run("hub weakspots show 1", demo) + run("hub weakspots", demo)
+    shown = run("hub labels show 1", demo)
+    assert "ann" in shown
+    assert "bob" in shown
+
+    audit = json.loads(run(f"hub labels audit 1 --sheet recheck.png --export again --size {BATCH // 3} --json", demo))
+    listed = {one["event_id"] for one in audit["rechecks"]}
+    random = [one for one in audit["rechecks"] if one["fault"] == "random"]
+    assert len(random) == 5
+    assert cv2.imread(str(demo / "recheck.png")) is not None
+    with Store.open(demo / "hub.db", create=False) as store:
+        view = batch_view(store, 1)
+        names = dict(zip((member.event_id for member in view.members), image_names(view), strict=True))
+    picks = [names[one["event_id"]] for one in audit["rechecks"] if one["fault"] != "random"]
+    by_chance = len(faults) / BATCH
+    assert np.mean([name in faults for name in picks]) > by_chance, "the list has more of the errors than chance has"
+
+    again = read_cvat(demo / "again" / "annotations.xml")
+    assert len(again.images) == len(listed)
+    right = AnnotationSet(
+        again.labels,
+        tuple(AnnotatedImage(one.name, one.width, one.height, known[one.name]) for one in again.images),
+    )
+    (demo / "right.xml").write_bytes(write_cvat(right)["annotations.xml"])
+    run("hub labels import right.xml --batch 1 --annotator eve --review --json", demo)
+    assert "picks" in run("hub labels audit 1", demo)
+
+    table = run("hub verdicts", demo)
+    assert "missed" in table
+    assert run("hub costs", demo)
+    assert run("hub dataset health --out health", demo)
+    assert len(list((demo / "health").glob("*.png"))) >= 4
+    run("hub check", demo)
+
+
+def test_the_machine_labels_nothing_without_a_certificate(demo: Path) -> None:
+    """The demo has no random batch: it is refused, and says what is missing."""
+    assert "needs" in run("hub autolabel certify --pool 5", demo, expect=1)
+    run("hub autolabel apply", demo, expect=1)
+    assert "batch 2" in run("hub batch new --random --size 10", demo)
