@@ -61,17 +61,16 @@ class ZipFiles(Mapping[str, bytes]):
         self._left = MAX_BYTES
         try:
             _require_short_list(file)
-            with zipfile.ZipFile(file) as opened:
-                entries = opened.infolist()
+            self._zip = zipfile.ZipFile(file)  # its list is read once; closed with the last reference to it
         except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
             msg = f"{file.name}: not a whole ZIP: {error}"
             raise UnusableError(msg) from error
-        self._entries = _files_of(entries, file.name)
+        self._entries = _files_of(self._zip.infolist(), file.name)
 
     def __getitem__(self, path: str) -> bytes:
         entry = self._entries[path]
         try:
-            with zipfile.ZipFile(self._file) as opened, opened.open(entry) as part:
+            with self._zip.open(entry) as part:
                 content = part.read(self._left + 1)
         except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
             msg = f"{self._file.name}: {path} cannot be read: {error}"

@@ -11,7 +11,7 @@ Laws:
 
 1. A list of re-checks ends with `RANDOM` images drawn at random from all that the audit did not pick, or all of them
    where there are fewer: so it shows what the audit overlooks.
-2. A list depends on the labels, the opinions and its time, and on nothing else.
+2. A list depends on the labels and the opinions, and on nothing else: asked twice, there is one list.
 3. What people drew on images with known answers is not audited: their answers are known.
 """
 
@@ -63,36 +63,35 @@ def audit_batch(
 def list_rechecks(
     store: Store, batch_id: int, audited: Sequence[Inspected], *, size: int | None = None, now_ms: int | None = None
 ) -> list[Recheck]:
-    """Make and store the list of a batch's images to look at again, and return it.
+    """Return the list of a batch's images to look at again; store it unless the newest one says the same.
 
-    `audited` as `audit_batch` returns it. `size` is how many the audit picks, None: a fifth of the images; those at
-    random come beside.
+    Images that were looked at again are not on it. `audited` as `audit_batch` returns it; `size` is how many images the
+    audit picks, None: a fifth of all; those at random come beside.
     """
     now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
-    rechecks = chosen(audited, size=size, seed=f"{batch_id}:{now_ms}", now_ms=now_ms)
+    again = {one.event_id for one in store.labels.answers(batch_id) if one.label_set.kind == "review"}
+    left = [one for one in audited if one.page.name not in again]
+    wanted = max(1, round(PICKS * len(audited))) if size is None else size
+    rechecks = chosen(left, size=wanted, seed=f"{batch_id}:{len(again)}", now_ms=now_ms)
+    newest = store.labels.rechecks(batch_id)
+    if [one._replace(at_ms=now_ms) for one in newest] == rechecks:
+        return newest
     store.labels.add_rechecks(batch_id, rechecks)
     return rechecks
 
 
-def chosen(audited: Sequence[Inspected], *, size: int | None, seed: str, now_ms: int) -> list[Recheck]:
-    """Return the first `size` images, and `RANDOM` of the others (law 1); of few images at least one is picked."""
-    wanted = max(1, round(PICKS * len(audited))) if size is None else size
-    count = max(min(wanted, len(audited) - RANDOM), min(1, len(audited)))
-    picks, others = audited[:count], audited[count:]
-    drawn = random.Random(seed).sample(range(len(others)), min(RANDOM, len(others)))  # noqa: S311 - no secret
-    rechecks = [_pick(one, rank, now_ms) for rank, one in enumerate(picks, 1)]
+def chosen(audited: Sequence[Inspected], *, size: int, seed: str, now_ms: int) -> list[Recheck]:
+    """Return the first `size` images, and `RANDOM` of the others (law 1); of few images at least one is picked.
+
+    What is drawn at random depends on `seed` and on the names of the images alone.
+    """
+    count = max(min(size, len(audited) - RANDOM), min(1, len(audited)))
+    others = sorted(audited[count:], key=lambda one: random.Random(f"{seed}:{one.page.name}").random())  # noqa: S311
+    rechecks = [_pick(one, rank, now_ms) for rank, one in enumerate(audited[:count], 1)]
+    why = "measures the audit"
     return rechecks + [
-        Recheck(
-            others[at].page.name,
-            rank,
-            "random",
-            "",
-            None,
-            round(others[at].score, 4),
-            "drawn at random: measures the audit",
-            now_ms,
-        )
-        for rank, at in enumerate(drawn, len(picks) + 1)
+        Recheck(one.page.name, rank, "random", "", None, round(one.score, 4), why, now_ms)
+        for rank, one in enumerate(others[:RANDOM], count + 1)
     ]
 
 

@@ -27,9 +27,21 @@ _AFTER_WHY: Final = 46
 
 
 def audit_lines(
-    audited: Sequence[Inspected], rechecks: Sequence[Recheck], measured: Measured, *, batch_id: int, model: str
+    audited: Sequence[Inspected], rechecks: Sequence[Recheck], measured: Measured | None, *, batch_id: int, model: str
 ) -> list[str]:
     """Return the table of images to look at again, and what is to be expected of the whole batch."""
+    lines = _table(rechecks) if rechecks else ["every labelled image was looked at again"]
+    wrong = sum(one.score for one in audited)
+    lines += ["", *_wrapped(f"model {model}: of {len(audited)} images {wrong:.1f} are expected to be wrong")]
+    if unknown := sorted(frozenset[str]().union(*(one.unknown for one in audited))):
+        lines += _wrapped(
+            f"the model does not know {', '.join(unknown)}: for these only doubled boxes, odd sizes and places are told"
+        )
+    lines += measured_lines(measured) if measured else []
+    return [*lines, *(_next(batch_id) if rechecks else ())]
+
+
+def _table(rechecks: Sequence[Recheck]) -> list[str]:
     lines = [f"{'rank':>4} {'image':8}  {'fault':12} {'label':11} {'wrong':>5}  why"]
     for one in rechecks:
         first, *rest = textwrap.wrap(one.why, _WHY) or [""]
@@ -38,47 +50,42 @@ def audit_lines(
             f"{one.rank:>4} {one.event_id[-8:]}  {_FAULTS[one.fault]:12} {label:11} {one.score:>5.0%}  {first}"
         )
         lines += [" " * _AFTER_WHY + line for line in rest]
-    wrong = sum(one.score for one in audited)
-    lines += ["", *_wrapped(f"model {model}: of {len(audited)} images {wrong:.1f} are expected to be wrong")]
-    if unknown := sorted(frozenset[str]().union(*(one.unknown for one in audited))):
-        lines += _wrapped(
-            f"the model does not know {', '.join(unknown)}: for these only doubled boxes, odd sizes and places are told"
-        )
-    lines += measured_lines(measured)
-    return [*lines, *_next(batch_id)]
+    return lines
 
 
 def measured_lines(measured: Measured) -> list[str]:
-    """Return how good the list was, once people have looked again; nothing before."""
-    if not measured.picks.settled and not measured.drawn.settled:
-        return []
-    lines = ["", "looked at again:"]
-    lines += [f"  {_tally('picked by the audit', measured.picks)}", f"  {_tally('drawn at random', measured.drawn)}"]
+    """Return how good the list was, as far as people have looked again."""
+    lines = ["", "looked at again (95 % intervals):"]
+    lines += [
+        f"  {_tally('picked by the audit', measured.picks, place=True)}",
+        f"  {_tally('drawn at random', measured.drawn)}",
+    ]
     if measured.remaining is not None:
         estimate, low, high = measured.remaining
         lines += _wrapped(
             f"of the {measured.others - measured.drawn.settled} images nobody looked at again, about {estimate:.0f} are"
-            f" still wrong ({low} to {high}, 90 % sure), by those drawn at random"
+            f" still wrong ({low} to {high}), by those drawn at random"
         )
     return lines
 
 
-def _tally(name: str, tally: Tally) -> str:
+def _tally(name: str, tally: Tally, *, place: bool = False) -> str:
     if not tally.settled:
         return f"{name}: 0 of {tally.images}"
     low, high = interval(tally.wrong_anywhere, tally.settled)
-    return (
-        f"{name}: {tally.wrong_anywhere} of {tally.settled} wrong ({low:.0%} to {high:.0%}), {tally.wrong} at the place"
-    )
+    where = f", {tally.wrong} at the place named" if place else ""
+    return f"{name}: {tally.wrong_anywhere} of {tally.settled} wrong ({low:.0%} to {high:.0%}){where}"
 
 
 def _next(batch_id: int) -> Iterator[str]:
     yield ""
-    yield f"next: hub labels audit {batch_id} --export DIR --format cvat, look again, then"
-    yield f"      hub labels import DIR --batch {batch_id} --review --annotator NAME"
+    yield f"next: hub labels audit {batch_id} --export again, look again, then"
+    yield f"      hub labels import again --batch {batch_id} --review --annotator NAME"
 
 
-def audit_as_json(audited: Sequence[Inspected], rechecks: Sequence[Recheck], measured: Measured, *, model: str) -> str:
+def audit_as_json(
+    audited: Sequence[Inspected], rechecks: Sequence[Recheck], measured: Measured | None, *, model: str
+) -> str:
     """Return the list, every image with all its faults, and what was measured, as one JSON object."""
     images: list[dict[str, Any]] = [
         {
@@ -96,7 +103,7 @@ def audit_as_json(audited: Sequence[Inspected], rechecks: Sequence[Recheck], mea
         "model": model,
         "rechecks": [one._asdict() for one in rechecks],
         "images": images,
-        "measured": dataclasses.asdict(measured),
+        "measured": None if measured is None else dataclasses.asdict(measured),
     }
     return msgspec.json.encode(content).decode()
 

@@ -38,6 +38,7 @@ from hub.certificates import (
     details_of,
     in_force,
     source_of,
+    voided_at_ms,
 )
 from hub.certify import Judged, alike, certify, needs, require_rates, spent
 from hub.confidence import Boxes, Calibration, confidence, fitted, is_right, kept, of_labels, outcomes
@@ -119,7 +120,8 @@ def certify_model(
     `UnusableError` when epsilon or delta makes no sense.
     """
     require_rates(epsilon=asked.epsilon, delta=asked.delta)
-    basis = validation(store, can_tell=onlooker.labels, names=asked.names)
+    after_ms = voided_at_ms(store, onlooker.name)
+    basis = validation(store, can_tell=onlooker.labels, names=asked.names, after_ms=after_ms)
     digest = _digest(basis)
     if (known := _same(store, onlooker, asked, digest)) is not None:
         return known
@@ -177,10 +179,11 @@ def _guaranteed(
     judged: Sequence[Seen], pool: Sequence[float], asked: Asked, *, calibration: Calibration, details: Details
 ) -> tuple[Found, Details]:
     marked = [Judged(sure, not is_right(kept(seen, calibration), truth)) for sure, seen, truth in judged]
-    verdict = certify(marked, pool, epsilon=asked.epsilon, delta=details.delta)
+    population = len(pool) if len(pool) < asked.pool else details.population
+    verdict = certify(marked, pool, epsilon=asked.epsilon, delta=details.delta, population=population)
     best = verdict.certified
     left = spent(asked.delta, details.attempt + 1)
-    more = needs(marked, pool, epsilon=asked.epsilon, delta=left) if best is None else None
+    more = needs(marked, pool, epsilon=asked.epsilon, delta=left, population=population) if best is None else None
     details = msgspec.structs.replace(details, levels=verdict.levels, needs=more)
     if best is None:
         first = verdict.levels[0]
@@ -346,7 +349,8 @@ def _require_all(basis: Validation, judged: int) -> None:
 def _require_alike(store: Store, certificate: Certificate, rows: Sequence[Candidate], *, looks: _Looks) -> None:
     """Raise `RefusedError` when what is unlabelled now is not like the random images, by the model's confidence."""
     details = details_of(certificate)
-    drawn = validation(store, can_tell=details.labels, names=details.labels).images
+    after_ms = voided_at_ms(store, certificate.model)
+    drawn = validation(store, can_tell=details.labels, names=details.labels, after_ms=after_ms).images
     seen = (
         [looks.at(one.event_id, details.labels) for one in drawn],
         [looks.at_row(one, details.labels) for one in rows],

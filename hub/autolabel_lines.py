@@ -82,6 +82,8 @@ def _missing(certificate: Certificate, details: Details) -> str:
     if details.needs is not None:
         more = f"needs {details.needs} more random images that people have labelled"
         seen = f"; {certificate.wrong} of the {certificate.accepted} most confident are wrong"
+        if details.needs >= details.population:
+            draw = f"only {details.population} are here: let people label these, or wait for more"
         return f"{more}{seen * (certificate.rule == GUARANTEE)}; {draw}"
     if certificate.rule == GROUND_TRUTH:
         return "no threshold has a mean IoU of .6; the model needs training"
@@ -116,7 +118,7 @@ def applied_lines(applied: Applied) -> list[str]:
 def report_lines(report: "Report", written: Sequence[Path]) -> list[str]:
     """Return what `hub autolabel report` prints."""
     if not report.standings:
-        return ["no certificate yet: `hub autolabel certify`"]
+        return ["no certificate yet: `hub autolabel certify`", *(f"drawn: {path}" for path in written)]
     lines = [f"{'id':>3} {'when (UTC)':16} {'rule':12} {'images':>6} {'share':>6} {'wrong':>9} {'labelled':>8} state"]
     for one in report.standings:
         certificate = one.certificate

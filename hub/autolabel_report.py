@@ -4,19 +4,20 @@ A round is one label set. People's boxes are held against the machine's on the r
 people's on those that were checked. Nothing is looked at anew: where the model has not seen an image, it is left out.
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
 from hub.certificates import GUARANTEE, Checks, checked_images, checks_of, details_of, in_force, is_void, machine_boxes
 from hub.confidence import Boxes, confidence, kept, of_labels
-from hub.costs import Prices, cost_of
+from hub.costs import Prices, Work, cost_of, paid
 from hub.ground_truth_rule import mean_iou, mean_score
 from hub.label_plots import SHOWN, Example, Iteration
 from hub.store import Store
 from hub.store_labels import Certificate
-from hub.truth import Truth
-from hub.validation import RefusedError, people_say
+from hub.truth import Truth, people_truths
+from hub.validation import RefusedError
 
 State = Literal["in force", "void", "ended", "refused"]
 _REVIEW: Final = "review"
@@ -58,7 +59,7 @@ class Report:
 
 def report(store: Store, prices: Prices) -> Report:
     """Read what was certified, labelled and checked; the pictures' images are those of the newest certificate."""
-    people = people_say(store)
+    people = people_truths(store)
     certificates = store.labels.certificates()
     standings = tuple(_standing(store, one, people) for one in certificates)
     given = [one for one in certificates if one.threshold is not None] or certificates
@@ -67,13 +68,16 @@ def report(store: Store, prices: Prices) -> Report:
 
 
 def rounds(store: Store, prices: Prices) -> Iterator[Iteration]:
-    """Yield what each label set has brought and cost, in order of time."""
-    drawn: dict[int, list[Boxes]] = {}
-    for one in store.labels.history():
-        drawn.setdefault(one.label_set.id, []).append(one.boxes)
+    """Yield what each label set has brought and cost, oldest first; as in hub.costs, what is not changed is free."""
+    done: defaultdict[int, Work] = defaultdict(Work)
+    looked_at: Counter[int] = Counter()
+    for one, work in paid(store.labels.history()):
+        done[one.label_set.id] += work
+        looked_at[one.label_set.id] += len(one.boxes)
     for made in store.labels.sets():
-        of_set = drawn.get(made.id, [])
-        images, boxes, minutes = len(of_set), sum(map(len, of_set)), made.minutes or 0.0
+        work, minutes = done[made.id], made.minutes or 0.0
+        images = work.images + work.reviews + work.machine
+        boxes = work.boxes if made.kind == "person" else looked_at[made.id]
         if made.kind == "machine":
             person = (0, 0, 0.0)
             machine = (images, boxes, cost_of(prices, machine=images))

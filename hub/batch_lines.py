@@ -1,6 +1,7 @@
 """Batches as what the `hub batch` commands print. Lines have at most 80 characters, but for what names files."""
 
 import dataclasses
+import shlex
 import textwrap
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -33,7 +34,11 @@ def show_lines(batch: Batch, rows: Sequence[FindingRow]) -> list[str]:
         f"{batch.size} images, made {_utc(batch.row.created_at_ms)} UTC",
         *_wrapped(f"{batch.row.forgotten} more were forgotten (`hub forget`)") * (batch.row.forgotten > 0),
         *_wrapped(f"model that failed: {batch.row.model}"),
-        *_wrapped(f"{test} marked `test`: to be annotated as the others, never to be trained on"),
+        *_wrapped(
+            "drawn at random, all of them for measuring: to be annotated, never to be trained on"
+            if batch.row.random
+            else f"{test} marked `test`: to be annotated as the others, never to be trained on"
+        ),
         "",
         f"{'rank':>4}  {'':4}  {'event':8}  {'camera':14}  {'gain':>8}  why",
     ]
@@ -55,8 +60,8 @@ def made_lines(batch: Batch) -> list[str]:
     return [*lines, f"next: hub batch export {batch.id} --format cvat --out batch-{batch.id}"]
 
 
-def exported_lines(report: ExportReport) -> list[str]:
-    """Return what `hub batch export` prints: what was written, what was left out, and where to look."""
+def exported_lines(report: ExportReport, *, batch_id: int, label_pass: str) -> list[str]:
+    """Return what `hub batch export` prints: what was written, what was left out, and what comes next."""
     boxes = ", ".join(f"{count} {origin}" for origin, count in sorted(report.boxes.items(), key=by_count)) or "none"
     lines = [f"{report.images} images in {report.out}"]
     lines += [f"{report.test} of them are the test share: annotate them too, never train on them"] * (report.test > 0)
@@ -65,7 +70,12 @@ def exported_lines(report: ExportReport) -> list[str]:
     lines += [f"left out: {event_id}: {why}" for event_id, why in report.left_out]
     for note in report.notes:
         lines += _wrapped(note)
-    return [*lines, f"next: {README} says how to open it, {CONTACT_SHEET} shows the images on one page"]
+    turn = f" --pass {shlex.quote(label_pass)}" if label_pass else ""
+    return [
+        *lines,
+        f"next: {README} says how to open it, {CONTACT_SHEET} shows all on one page",
+        f"then: hub labels import FILE --batch {batch_id}{turn} --annotator NAME",
+    ]
 
 
 def batch_as_json(store: Store, batch: Batch) -> str:

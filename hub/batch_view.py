@@ -13,6 +13,7 @@ from hub.annotation import Annotation, Xyxy, is_label
 from hub.passes import Pass, find_pass
 
 LABEL_WHEN_NONE: Final = "object"
+PRE_LABEL_SCORE: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,8 @@ class BatchView:
         title: the weak point that it was made for.
         model: the release that failed.
         members: by rank; images with known answers are among them.
+        random: its images were drawn at random: all of them are for measuring.
+        size: as it was frozen: names of images stay what they were when some are forgotten.
         labels: the labels in their fixed order, which gives the numbers of classes and the order of passes; when empty,
             those of `asked`.
         label_pass: the one label that is asked for; empty for all at once.
@@ -89,6 +92,8 @@ class BatchView:
     title: str
     model: str
     members: tuple[Member, ...]
+    size: int
+    random: bool = False
     labels: tuple[str, ...] = ()
     label_pass: str = ""
     unanswered: tuple[tuple[str, int], ...] = ()
@@ -98,13 +103,14 @@ class BatchView:
     def asked(self) -> tuple[str, ...]:
         """The labels in their fixed order.
 
-        Without any listed, those that occur in the boxes of the batch or are suspected, in the order of the alphabet,
-        else `LABEL_WHEN_NONE` alone. What was mixed in has no say: it comes and goes, the numbers of classes do not.
+        Without any listed, those of the proposed boxes and those suspected, in the order of the alphabet, else
+        `LABEL_WHEN_NONE` alone. What was mixed in has no say: it comes and goes, the numbers of classes do not.
         """
         if self.labels:
             return self.labels
         own = [member for member in self.members if not member.honeypot]
-        found = {box.label for member in own for box in member.boxes} | {member.label for member in own}
+        found = {box.label for member in own for box in member.boxes if is_proposed(box)}
+        found |= {member.label for member in own}
         return tuple(sorted(filter(is_label, found))) or (LABEL_WHEN_NONE,)
 
     @property
@@ -113,9 +119,14 @@ class BatchView:
         return find_pass(self.label_pass, self.asked) if self.label_pass else None
 
 
+def is_proposed(box: Box) -> bool:
+    """Return whether an annotator starts from a box: a witness's, or one that the detector is sure enough of."""
+    return box.witness is not None or box.score >= PRE_LABEL_SCORE
+
+
 def image_names(batch: BatchView) -> tuple[str, ...]:
     """Return the file name of each member: batch, rank, `test` or `train`, camera and event, in the order of rank."""
-    digits = max(2, len(str(max((member.rank for member in batch.members), default=0))))
+    digits = max(2, len(str(batch.size)))
     return tuple(
         f"{batch.id:04d}-{member.rank:0{digits}d}-{'test' if member.test else 'train'}-"
         f"{re.sub('[^A-Za-z0-9_-]', '-', member.camera)[:40]}-{name_end(member.event_id)}.jpg"

@@ -154,7 +154,7 @@ def batch_view(
     Args:
         store: the database.
         batch_id: its number.
-        labels: those asked for, in their fixed order; without any, those that occur in the batch.
+        labels: those asked for, in their fixed order; without any, those that its boxes propose.
         label_pass: the one label that is asked for; empty for all at once.
         honeypots: how many images with known answers are to be mixed in where none are yet; those that are, stay.
 

@@ -17,8 +17,8 @@ from hub.certify import Level, contradicts, interval
 from hub.confidence import Calibration, is_right, of_labels
 from hub.store import Store
 from hub.store_labels import Boxes, Certificate
-from hub.truth import Truth
-from hub.validation import RefusedError, people_say
+from hub.truth import Truth, people_truths
+from hub.validation import RefusedError
 
 CHECKS: Final = "checks of machine labels"
 GUARANTEE: Final = "guarantee"
@@ -117,6 +117,14 @@ def is_void(certificate: Certificate, checks: Checks) -> bool:
     return certificate.rule == GUARANTEE and contradicts(checks.wrong, checks.answered, epsilon=certificate.epsilon)
 
 
+def voided_at_ms(store: Store, model: str) -> int | None:
+    """Return when the newest certificate of a model that its checks contradict was made; None: there is none."""
+    given = [one for one in store.labels.certificates() if one.model == model and one.threshold is not None]
+    people = people_truths(store) if given else {}
+    void = [one.at_ms for one in given if is_void(one, checks_of(store, one, people))]
+    return max(void, default=None)
+
+
 def in_force(store: Store, model: str) -> Certificate:
     """Return the certificate under which a model may label. Raises `RefusedError` when there is none."""
     of_model = [one for one in store.labels.certificates() if one.model == model]
@@ -133,7 +141,7 @@ def in_force(store: Store, model: str) -> Certificate:
     if ended:
         msg = f"certificate {newest.id} of {model} was ended by refusal {ended[-1].id}: label more random images"
         raise RefusedError(msg)
-    checks = checks_of(store, newest, people_say(store))
+    checks = checks_of(store, newest, people_truths(store))
     if is_void(newest, checks):
         msg = (
             f"certificate {newest.id} is void: {checks.wrong} of {checks.answered} checked images are wrong, at most"

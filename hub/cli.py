@@ -16,6 +16,7 @@ import msgspec
 import typer
 
 from edge.contract.errors import WeakspotError
+from edge.contract.samples import plain_text
 from hub.cli_options import Config, Database, Json
 from hub.config import EXAMPLE, find_database, read_config
 from hub.demo import Upload
@@ -67,7 +68,8 @@ def main() -> None:
     try:
         app()
     except WeakspotError as error:
-        print(f"hub: {error}", file=sys.stderr)
+        lines = [plain_text(line, most=1000) for line in str(error).splitlines()]  # it may name what came from outside
+        print("hub: " + "\n".join(lines), file=sys.stderr)
         sys.exit(2)
     except sqlite3.Error as error:
         print(f"hub: the database cannot be used: {error}; `hub check` may say more", file=sys.stderr)

@@ -163,4 +163,5 @@ def batch_export(
     names = find_config(config).labels.names
     with Store.open(find_database(config=config, database=database), create=False) as store:
         view = batch_view(store, number, labels=names, label_pass=label_pass, honeypots=honeypots)
-    print("\n".join(exported_lines(export_batch(view, fmt, out))))
+    report = export_batch(view, fmt, out)
+    print("\n".join(exported_lines(report, batch_id=number, label_pass=label_pass)))

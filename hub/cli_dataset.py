@@ -13,7 +13,7 @@ from edge.detector.opening import CARD_NAME, find_starter, parse_size
 from hub.cli_options import Config, Database, Json
 from hub.config import find_config, find_database
 from hub.health import health
-from hub.health_lines import HOW_TO_BEGIN, health_as_json, health_lines
+from hub.health_lines import HOW_TO_BEGIN, ONLY_RANDOM, health_as_json, health_lines
 from hub.label_table import label_table
 from hub.store import Store
 from hub.tags import Tagger
@@ -66,7 +66,7 @@ def dataset_health(
     elif json:
         print(health_as_json(told))
     else:
-        print(f"hub: {HOW_TO_BEGIN}", file=sys.stderr)
+        print(f"hub: {ONLY_RANDOM if told.random else HOW_TO_BEGIN}", file=sys.stderr)
     if out is not None and len(table):
         from hub.health_plots import health_pictures
         from hub.plots import save

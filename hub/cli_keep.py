@@ -120,11 +120,11 @@ def forget(
     What a device still holds of it is refused when it comes. Where forgotten
     devices go on, they are counted from now.
 
-    It does NOT reach: exported batches and other copies, backups, blocks
-    that the disk has put aside, what the broker retains (clear it there),
-    and the devices themselves: stop `edge run` and delete its spool folder
-    there. The names that you give here stay in the list of what was
-    forgotten.
+    It does NOT reach: exported batches and other copies, tasks on a CVAT
+    server, backups, blocks that the disk has put aside, what the broker
+    retains (clear it there), and the devices themselves: stop `edge run` and
+    delete its spool folder there. The names that you give here stay in the
+    list of what was forgotten.
     """
     now_ms = time.time_ns() // 1_000_000
     scope = parse_scope(site=site, device=device, before=before, now_ms=now_ms)

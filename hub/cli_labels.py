@@ -65,7 +65,7 @@ def labels_import(
     inside the image. Labels, names and sizes it never guesses.
 
     A label counts as looked for when it was asked for (`labels.names` in
-    hub.toml, else what occurs in the batch) and the tool had it. What was
+    hub.toml, else what the batch proposes) and the tool had it. What was
     looked for and is not drawn is not there.
 
     Where several people label one batch, name each with --annotator: a
@@ -96,7 +96,7 @@ def labels_import(
                 print(faults_as_json(error))
             print("hub: " + "\n".join(fault_lines(error, fix=fix)), file=sys.stderr)
             raise typer.Exit(2) from None
-    print(imported_as_json(report) if json else "\n".join(imported_lines(report)))
+    print(imported_as_json(report) if json else "\n".join(imported_lines(report, review=review)))
 
 
 @labels.command("show")
@@ -154,7 +154,7 @@ def labels_audit(
     picks were wrong, and how many errors remain in what nobody looked at.
 
     --export writes the listed images with the labels as they are, to be
-    corrected. While a list is not looked at, the next run makes a new one.
+    corrected. The list stays the same until labels change.
     Labels that the model does not know are only searched for doubled boxes,
     odd sizes and odd places.
     """

@@ -28,8 +28,8 @@ def judge(
 
     A `missed` finding is right where an object lies that no detection shows,
     a `low_confidence` one where an object is, a `suspect` one where none is.
-    `control` frames tell the detector's recall. By camera, reason and
-    witness, with 95 % intervals. Only labels that people looked for count,
+    `control` frames of batches that are of no weak spot tell the detector's
+    recall. By camera, reason and witness, with 95 % intervals. Only labels that people looked for count,
     and nothing that the machine has drawn.
 
     From the verdicts the weights of the witnesses are fitted for each
@@ -54,6 +54,8 @@ def judge(
         print("\n".join(sent_lines(proposed, sent=sent, gone=gone)))
     else:
         print("\n".join(verdict_lines(judged, proposed)))
+    if sheet is not None and not json:
+        print(f"drawn: {sheet}")
     if not judged.verdicts and not judged.seen:
         raise typer.Exit(1)
 

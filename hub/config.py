@@ -54,7 +54,7 @@ timezone = "Europe/Zurich"  # "UTC": what the hours of day mean
 rules = { gate = "camera:plant7/cam1/gate and left" }
 
 [labels]
-names = ["person", "head"]  # [] is what occurs: the classes, and the order of passes
+names = ["person", "head"]  # [] is what is proposed; the classes, and the order of passes
 
 [costs]                     # of work, in a currency of your own
 currency = "USD"            # "" names none
@@ -150,8 +150,8 @@ class LabelsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """`[labels]`: what annotators are asked for.
 
     Attributes:
-        names: the labels in their fixed order: the class numbers of exports, and the order of passes. Empty: those that
-            occur in a batch, by the alphabet.
+        names: the labels in their fixed order: the class numbers of exports, and the order of passes. Empty: those of
+            the boxes that a batch proposes and those suspected in it, by the alphabet.
     """
 
     names: tuple[Label, ...] = ()

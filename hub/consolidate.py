@@ -47,7 +47,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from edge.detector.detections import box_iou
+from edge.detector.detections import Floats, box_iou
 from hub.annotation import Annotation, Xyxy
 
 SAME_IOU: Final = 0.5
@@ -126,7 +126,7 @@ def objects(drawn: Mapping[str, Sequence[Annotation]]) -> list[dict[str, Annotat
         one, two = object_of[i], object_of[j]
         if one is two or not {owner[k] for k in one}.isdisjoint(owner[k] for k in two):
             continue
-        if sum(overlap[k][n] for k in one for n in two) < SAME_IOU * len(one) * len(two):
+        if sum(float(overlap[k, n]) for k in one for n in two) < SAME_IOU * len(one) * len(two):
             continue
         one += two
         for k in two:
@@ -148,19 +148,18 @@ def _listed(drawn: Mapping[str, Sequence[Annotation]]) -> tuple[list[tuple[str, 
     return listed, copies
 
 
-def _overlaps(boxes: Sequence[Annotation]) -> list[list[float]]:
+def _overlaps(boxes: Sequence[Annotation]) -> Floats:
     corners = np.array([box.xyxy for box in boxes], np.float32).reshape(-1, 4)
-    overlap: list[list[float]] = box_iou(corners, corners).tolist()
-    return overlap
+    return box_iou(corners, corners)
 
 
 def _best_first(
-    boxes: Sequence[tuple[str, Annotation]], overlap: Sequence[Sequence[float]], copies: Sequence[int]
+    boxes: Sequence[tuple[str, Annotation]], overlap: Floats, copies: Sequence[int]
 ) -> list[tuple[int, int]]:
     """Return the pairs that may be one object, the surest first."""
-    near = np.argwhere(np.triu(np.array(overlap) >= SAME_IOU, 1)).tolist() if boxes else []
+    near = np.argwhere(np.triu(overlap >= SAME_IOU, 1)).tolist()
     pairs = [
-        (boxes[i][1].label != boxes[j][1].label, -overlap[i][j], copies[i] + copies[j], i, j)
+        (boxes[i][1].label != boxes[j][1].label, -float(overlap[i, j]), copies[i] + copies[j], i, j)
         for i, j in near
         if boxes[i][0] != boxes[j][0]
     ]

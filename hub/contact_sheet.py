@@ -57,7 +57,7 @@ _REASON_COLOURS: Final[dict[str, Colour]] = {
     "badly placed": (48, 196, 255),
     "extra": (255, 184, 96),
     "disagreement": (200, 200, 64),
-    "random": (240, 240, 240),
+    "random": (255, 170, 200),
 }
 
 
@@ -116,7 +116,7 @@ def _draw_header(sheet: Image, title: str, tiles: Sequence[Tile]) -> None:
     _write(sheet, title, at=(_GAP, _GAP + 20), big=True)
     x, y = _GAP, _GAP + 50
     reasons = [tile.reason for tile in tiles]
-    drawn = {origin for tile in tiles for _, origin in tile.boxes} | {DETECTOR}
+    drawn = {origin for tile in tiles for _, origin in tile.boxes}
     legend = [(_ORIGIN_LEGEND[origin], colour) for origin, colour in _ORIGIN_COLOURS.items() if origin in drawn]
     legend += [(f"{name} ({reasons.count(name)})", _colour(name)) for name in dict.fromkeys(reasons)]
     for text, colour in legend:

@@ -64,8 +64,9 @@ def _spot(line: Line) -> str:
 
 
 def _life(line: Line) -> str:
-    after = f"{_percent(line.after)} " if line.after else ""
-    return f"{_percent(line.before)} -> {after}{line.outcome}"
+    if line.after is None:
+        return f"{_percent(line.before)}, {line.outcome}"
+    return f"{_percent(line.before)} -> {_percent(line.after)} {line.outcome}"
 
 
 def _percent(rate: Rate | None) -> str:
@@ -82,7 +83,7 @@ def _sentences(account: Account) -> list[str]:
         lines += _wrapped(f"a true box cost {total.cost_per_box:.3f}{money}: {total.boxes} of them")
     if account.cost_per_fixed is not None:
         lines += _wrapped(f"a fixed weak spot cost {account.cost_per_fixed:.2f}{money}: {account.fixed} of them")
-    if account.all_by_hand > 0:
+    if total.work.machine and account.all_by_hand > 0:
         saved = account.all_by_hand - total.cost
         share = f" ({100 * saved / account.all_by_hand:.0f} %)" if saved > 0 else ""
         lines += _wrapped(

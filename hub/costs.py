@@ -12,7 +12,7 @@ Laws:
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -89,12 +89,16 @@ def by_hand(prices: Prices, work: Work, *, images: int, boxes: int) -> float:
 
 
 def work_by_batch(history: Iterable[Drawn]) -> dict[int | None, Work]:
-    """Return what was done for each batch, None: outside any, without minutes, from all that was ever drawn.
-
-    `history` is in the order in which it was stored.
-    """
-    newest: dict[tuple[object, ...], Counter[object]] = {}
+    """Return what was done for each batch, None: outside any, without minutes; `history` as `paid` wants it."""
     done: defaultdict[int | None, Work] = defaultdict(Work)
+    for one, work in paid(history):
+        done[one.label_set.batch_id] += work
+    return dict(done)
+
+
+def paid(history: Iterable[Drawn]) -> Iterator[tuple[Drawn, Work]]:
+    """Yield what is to be paid for, without minutes, of all that was ever drawn, in the order of storing."""
+    newest: dict[tuple[object, ...], Counter[object]] = {}
     for one in history:
         by = one.label_set
         who = (by.batch_id, by.kind, by.annotator, by.label_pass, one.event_id)
@@ -104,10 +108,12 @@ def work_by_batch(history: Iterable[Drawn]) -> dict[int | None, Work]:
         if boxes == before:
             continue
         new = (boxes - (before or Counter())).total()
-        done[by.batch_id] += Work(
-            images=int(by.kind == "person"),
-            boxes=new if by.kind == "person" else 0,
-            reviews=int(by.kind == "review"),
-            machine=int(by.kind == "machine"),
+        yield (
+            one,
+            Work(
+                images=int(by.kind == "person"),
+                boxes=new if by.kind == "person" else 0,
+                reviews=int(by.kind == "review"),
+                machine=int(by.kind == "machine"),
+            ),
         )
-    return dict(done)

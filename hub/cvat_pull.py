@@ -4,7 +4,7 @@ Laws:
 
 1. Nothing of a task that is not completed is imported unless that is asked for.
 2. Each annotator's images become one label set. Who drew is who the job is assigned to, else the task.
-3. What was imported before and has not changed since is not imported again.
+3. What was imported before and has not changed since is not imported again, also after a pull that was killed.
 """
 
 import hashlib
@@ -166,11 +166,11 @@ def _parts(path: Path, jobs: Sequence[Job], who: Sequence[str], *, annotator: st
     try:
         root = fromstring(whole)
         images = [(image, _of_frame(int(image.attrib["id"]), jobs, who) or annotator) for image in root.iter("image")]
-    except (ParseError, DefusedXmlException, KeyError, ValueError) as error:
+        names = list(dict.fromkeys(name for _, name in images if name))
+        return [_part(root, images, name, whole=whole if len(names) == 1 else None) for name in names]
+    except (ParseError, DefusedXmlException, KeyError, ValueError, RecursionError) as error:
         msg = f"what CVAT has written cannot be read: {error}"
         raise UnusableError(msg) from error
-    names = list(dict.fromkeys(name for _, name in images if name))
-    return [_part(root, images, name, whole=whole if len(names) == 1 else None) for name in names]
 
 
 def _of_frame(frame: int, jobs: Sequence[Job], who: Sequence[str]) -> str:
@@ -197,6 +197,13 @@ def _import(
     pulled = store.cvat.pulled(row.id)
     if pulled.get(part.annotator) == part.mark:
         return None
+
+    def note() -> None:
+        if store.cvat.pulled(row.id) != pulled:
+            msg = f"another pull of {task_url(row.server, row.task_id)} has just imported from it: pull again"
+            raise UnusableError(msg)
+        store.cvat.note_pulled(row.id, {**pulled, part.annotator: part.mark})
+
     imported = import_labels(
         store,
         {ANNOTATIONS: part.xml},
@@ -208,6 +215,6 @@ def _import(
         labels=config.labels.names,
         now_ms=now_ms,
         source_name=f"CVAT, {task_url(row.server, row.task_id)}",
+        alongside=note,
     )
-    store.cvat.note_pulled(row.id, {**pulled, part.annotator: part.mark})
     return replace(imported, missing=tuple(name for name in imported.missing if name not in part.others))

@@ -135,7 +135,7 @@ def push_batch(store: Store, config: HubConfig, wish: Push, *, now_ms: int, repo
             test=export.report.test,
             boxes=export.boxes.total(),
             left_out=export.report.left_out,
-            notes=tuple(notes),
+            notes=(*notes, *view.notes),
         )
 
 

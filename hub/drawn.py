@@ -8,14 +8,19 @@ right and what is wrong is hub.label_faults' to say. This module opens nothing.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from edge.contract.errors import UnusableError
+from edge.contract.samples import plain_text
 from hub.annotation import Xyxy
+
+_MAX_NAME: Final = 200
+_MAX_SAYS: Final = 800
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong at one place of a file.
+    """What is wrong at one place of a file, in plain text: names come from outside and may hold anything.
 
     Attributes:
         place: the file, and the line, the number of the annotation, or the task and region in it.
@@ -28,6 +33,10 @@ class Fault:
     image: str
     says: str
     fixable: bool = False
+
+    def __post_init__(self) -> None:
+        for name, most in (("place", _MAX_NAME), ("image", _MAX_NAME), ("says", _MAX_SAYS)):
+            object.__setattr__(self, name, plain_text(getattr(self, name), most=most))
 
     def __str__(self) -> str:
         return f"{self.place}, image {self.image}: {self.says}" if self.image else f"{self.place}: {self.says}"

@@ -35,7 +35,6 @@ OF_ANNOTATION: Final = (
     "unseen",  # `usual` where it saw nothing
     "any",  # the best box of whatever label that touches it
     "size",
-    "doubled",  # 1: there is another annotation of this label at its place
     "crowd",
     "before",  # whether annotators draw it there in other images of the camera
 )
@@ -57,12 +56,12 @@ OF_BOX: Final = (
 AT_IOU: Final = 0.5
 SEEN: Final = 0.3
 
-_LEAST: Final = 0.03  # the score of what was not seen
+UNSEEN: Final = 0.03  # the score of what was not seen: less than any that is kept
 _MOST: Final = 0.97
 _USUAL_FIT: Final = 0.8
 _LOOSE: Final = 0.65
 _BESIDE: Final = 0.1
-_DOUBLED: Final = 0.7
+_BEFORE: Final = 0.7
 _AGAIN: Final = 0.6
 _DOUBT: Final = (10.0, 3.0)  # counts that the usual is worth: of all labels together, of one label
 _SIZE: Final = 3.0  # doublings from the usual size, an eighth of the image's side, to the whole
@@ -118,13 +117,13 @@ class Compared:
         self.page = page
         self.drawn, self.seen = corners(page.boxes), corners(page.seen)
         self.drawn_labels, self.seen_labels = _labels(page.boxes), _labels(page.seen)
-        self.scores = np.clip([box.score or 0.0 for box in page.seen], _LEAST, _MOST)
+        self.scores = np.clip([box.score or 0.0 for box in page.seen], UNSEEN, _MOST)
         self.iou = box_iou(self.drawn, self.seen).astype(np.float64)
         self.same = _alike(self.drawn_labels, self.seen_labels)
         self.drawn_size, self.seen_size = (_sizes(boxes, page.size) for boxes in (self.drawn, self.seen))
         self.of_box = self._matched()
-        at_place = np.where(self.same & (self.iou >= AT_IOU), self.scores, _LEAST)
-        self.own = at_place.max(axis=1, initial=_LEAST)
+        at_place = np.where(self.same & (self.iou >= AT_IOU), self.scores, UNSEEN)
+        self.own = at_place.max(axis=1, initial=UNSEEN)
         self.asked = np.array([label in page.labels for label in self.seen_labels], bool)
         self.open = np.flatnonzero((self.of_box < 0) & self.asked)
 
@@ -156,7 +155,7 @@ class Compared:
         beside = self.same & free & (self.iou >= _BESIDE) & (self.iou < AT_IOU)
         near = log_odds(_best(np.broadcast_to(self.scores, self.iou.shape), beside))
         touched = log_odds(_best(np.broadcast_to(self.scores, self.iou.shape), self.iou >= SEEN))
-        belief = np.clip((own - log_odds(_LEAST)) / 4, 0, 1)
+        belief = np.clip((own - log_odds(UNSEEN)) / 4, 0, 1)
         among = box_iou(self.drawn, self.drawn)
         np.fill_diagonal(among, 0)
         among = np.where(_alike(self.drawn_labels, self.drawn_labels), among, 0)
@@ -171,7 +170,6 @@ class Compared:
             "near_over": np.maximum(0, near - own),
             "any": touched,
             "size": self.drawn_size,
-            "doubled": among.max(axis=1, initial=0) >= _DOUBLED,
             "crowd": np.minimum(3, (among > 0.05).sum(axis=1)),
         }
         for name, values in columns.items():
@@ -242,7 +240,7 @@ class Record:
         table[:, OF_ANNOTATION.index("unseen")] = np.where(one.own < SEEN / 2, np.maximum(0, usual), 0)
         there = self._elsewhere(one)
         if there is not None and len(one.drawn):
-            held = (box_iou(one.drawn, there.drawn) >= _DOUBLED) & _alike(one.drawn_labels, there.drawn_labels)
+            held = (box_iou(one.drawn, there.drawn) >= _BEFORE) & _alike(one.drawn_labels, there.drawn_labels)
             table[:, OF_ANNOTATION.index("before")] = np.minimum(2, np.log1p(held.sum(axis=1)))
         return table
 
@@ -351,7 +349,7 @@ def _shared(a: Floats, b: Floats) -> Signs:
 
 
 def _best(values: Signs, where: NDArray[np.bool_]) -> Signs:
-    best: Signs = np.where(where, values, _LEAST).max(axis=1, initial=_LEAST)
+    best: Signs = np.where(where, values, UNSEEN).max(axis=1, initial=UNSEEN)
     return best
 
 
@@ -359,4 +357,5 @@ def _alike(mine: Names, theirs: Names) -> NDArray[np.bool_]:
     """Return `[n, m]`: which labels are the same."""
     number = {label: at for at, label in enumerate({*mine, *theirs})}
     a, b = (np.array([number[label] for label in labels], np.int64) for labels in (mine, theirs))
-    return a[:, None] == b[None, :]
+    alike: NDArray[np.bool_] = a[:, None] == b[None, :]
+    return alike

@@ -156,6 +156,7 @@ def export_batch(
         test=sorted(test),
         open_with=(fmt.value, _how_to_open(annotations, fmt)),
         files=(CONTACT_SHEET, MANIFEST),
+        again=answers is not None,
     ).encode()
     files[CONTACT_SHEET] = contact_sheet([_tile(page) for page in pages], title=title)
     files[MANIFEST] = _manifest(batch, fmt, files, pages=pages)

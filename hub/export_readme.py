@@ -37,7 +37,17 @@ others. NEVER TRAIN ON THEM, and never choose a model's settings by them: it wou
 is, and the weak point look fixed. Which images these are was decided by camera and time alone and does not change.
 
 """
+_DRAWN: Final = """\
+All of these images were drawn at random and are for measuring: they tell how often a machine's labels are wrong.
+Annotate every one of them. NEVER TRAIN ON THEM: of a model that has seen them they tell nothing.
+
+"""
 _NO_TEST_SHARE: Final = "None of these images: all of them may be trained on.\n"
+
+_SECOND_LOOK: Final = """\
+The boxes are those that people drew on these images before. Some of them may be wrong, some may be missing, and some
+of the images have no fault at all. Correct what is wrong; what you leave counts as right.
+"""
 
 _ORIGINS: Final = {
     DETECTOR: "the detector reported it",
@@ -64,6 +74,7 @@ def readme(
     test: Sequence[str],
     open_with: tuple[str, str],
     files: tuple[str, str],
+    again: bool,
 ) -> str:
     """Return the text.
 
@@ -73,8 +84,9 @@ def readme(
         test: the names of the images of the test share.
         open_with: the format, and how a folder of this format is opened.
         files: the names of the contact sheet and of the manifest.
+        again: it is for a second look.
     """
-    return "".join(_parts(batch, annotations, test=test, open_with=open_with, files=files))
+    return "".join(_parts(batch, annotations, test=test, open_with=open_with, files=files, again=again))
 
 
 def _parts(
@@ -84,25 +96,30 @@ def _parts(
     test: Sequence[str],
     open_with: tuple[str, str],
     files: tuple[str, str],
+    again: bool,
 ) -> Iterator[str]:
     title, turn, (sheet, manifest) = title_of(batch), batch.this_pass, files
     cameras = len({(member.site, member.device, member.camera) for member in batch.members})
     boxes = [box for image in annotations.images for box in image.annotations]
     shown = sum(box.origin == CONTEXT for box in boxes)
     yield f"{title}\n{'=' * len(title)}\n\n"
-    yield f"The weak point: {plain_text(batch.title, most=MAX_LINE)}\n"
+    yield f"The images: {plain_text(batch.title, most=MAX_LINE)}\n"
     yield f"The model that failed: {plain_text(batch.model, most=MAX_LINE)}\n"
     yield f"{len(annotations.images)} images of {cameras} camera{'s' * (cameras != 1)}"
     yield f", {len(boxes) - shown} boxes proposed{f', {shown} boxes of context' * (turn is not None)}\n"
     if turn is not None:
         yield from _of_pass(batch, turn)
+    if again:
+        yield f"\nA second look\n-------------\n{_SECOND_LOOK}"
     yield f"\nWhat to do\n----------\n{_rules(turn, context=shown > 0)}"
-    yield "\nWhere a proposed box comes from (its origin)\n\n"
     origins = {box.origin for box in boxes}
-    yield from (f"  {origin:10} {meaning}\n" for origin, meaning in _ORIGINS.items() if origin in origins)
+    known = [f"  {origin:10} {meaning}\n" for origin, meaning in _ORIGINS.items() if origin in origins]
+    if known:
+        yield from ("\nWhere a proposed box comes from (its origin)\n\n", *known)
     yield "\nLabels\n------\n"
     yield from (f"  {label}\n" for label in (annotations.labels if turn is None else (turn.label,)))
-    yield f"\nThe test share\n--------------\n{_TEST_SHARE if test else _NO_TEST_SHARE}"
+    share = _DRAWN if batch.random else _TEST_SHARE if test else _NO_TEST_SHARE
+    yield f"\nThe test share\n--------------\n{share}"
     yield from (f"  {name}\n" for name in test)
     heading = f"How to open it ({open_with[0]})"
     yield f"\n{heading}\n{'-' * len(heading)}\n{open_with[1]}"

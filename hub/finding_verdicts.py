@@ -36,8 +36,7 @@ from edge.detector.detections import Floats, box_iou
 from hub.annotation import Annotation
 from hub.shares import Share, share_of
 from hub.store import FindingRow, Store
-from hub.store_labels import Drawn
-from hub.truth import Truth, truth_of
+from hub.truth import Truth, people_truths
 
 Camera = tuple[str, str, str]
 """Site, device, camera."""
@@ -138,7 +137,7 @@ def verdicts(store: Store, *, names: Collection[str] = ()) -> Judged:
     judged: list[Verdict] = []
     controls: list[tuple[Finding, Truth]] = []
     known: set[str] = set()
-    for image, truth in sorted(_people_truths(store).items()):
+    for image, truth in sorted(people_truths(store).items()):
         batch_id = batch_of.get(image)
         for finding in _findings(store, image):
             known |= {box.label for box in finding.boxes}
@@ -183,18 +182,6 @@ def table(judged: Judged) -> list[Row]:
         if of
     ]
     return sorted(rows, key=_place)
-
-
-def _people_truths(store: Store) -> dict[str, Truth]:
-    of_image: defaultdict[str, list[Drawn]] = defaultdict(list)
-    for one in store.labels.answers():
-        if _is_by_people(one):
-            of_image[one.event_id].append(one)
-    return {image: truth_of(image, drawn) for image, drawn in of_image.items()}
-
-
-def _is_by_people(one: Drawn) -> bool:
-    return one.label_set.kind != "machine" and bool(one.label_set.labels)
 
 
 def _place(row: Row) -> tuple[Camera, int, int]:

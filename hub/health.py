@@ -78,6 +78,7 @@ class Health:
         train_boxes, test_boxes: truth boxes.
         aim: `AIM`.
         gone: labelled images whose frame is not here.
+        random: images that were drawn at random, with `random_boxes`; they are in no other count.
         sides: as in `LabelTable`.
     """
 
@@ -87,6 +88,8 @@ class Health:
     test_boxes: int
     aim: int
     gone: int
+    random: int
+    random_boxes: int
     sides: Mapping[str, float | None]
     classes: tuple[ClassCount, ...]
     groups: tuple[Group, ...]
@@ -123,7 +126,7 @@ def repeats(images: int, others: int) -> int:
 def labelled_batches(
     table: LabelTable, batches: Sequence[BatchRow], sets: Sequence[LabelSet]
 ) -> tuple[BatchHealth, ...]:
-    """Return what was labelled of each batch, oldest first; batches without labels are left out."""
+    """Return what was labelled of each batch, oldest first; those without labels and random ones are left out."""
     at_ms: dict[int, int] = {}
     for one in sets:
         if one.batch_id is not None:
@@ -139,7 +142,7 @@ def labelled_batches(
             labelled_at_ms=at_ms[row.id],
         )
         for row in batches
-        if row.id in at_ms
+        if row.id in at_ms and not row.random
     )
 
 
@@ -179,6 +182,8 @@ def health(
         test_boxes=int(test.sum()),
         aim=AIM,
         gone=table.gone,
+        random=table.random,
+        random_boxes=table.random_boxes,
         sides=table.sides,
         classes=counted,
         groups=groups(table),
@@ -202,7 +207,7 @@ def _unfair(table: LabelTable, counted: Sequence[ClassCount], leaking: Sequence[
     if not table.test.any():
         yield Advice(
             "no image of the test share is labelled: no training can be measured",
-            "annotate the images marked `test` too; about one in five is",
+            "annotate the images marked `test` too; about one in five is, in a small batch perhaps none",
         )
     if table.test.all():
         yield Advice("every labelled image is of the test share: there is nothing to train on", "label more images")
@@ -249,8 +254,8 @@ def _unchecked(batches: Sequence[BatchHealth], now_ms: int) -> Iterator[Advice]:
     never = [f"{one.batch_id}" for one in batches if one.labelled and not one.reviewed]
     if never:
         yield Advice(
-            f"{len(never)} of {len(batches)} labelled batches {_have(len(never))} had no second look: batch"
-            f" {_listed(never)}",
+            f"{len(never)} of {len(batches)} labelled batch{'es' * (len(batches) != 1)} {_have(len(never))} had no"
+            f" second look: batch {_listed(never)}",
             f"hub labels audit {never[-1]} lists what is likely wrong in it",
         )
     old = [f"{one.batch_id}" for one in batches if now_ms - one.labelled_at_ms > OLD_DAYS * DAY_MS]
@@ -278,8 +283,8 @@ def _lacking(table: LabelTable, counted: Sequence[ClassCount]) -> Iterator[Advic
     few = sorted((one.train, one.label) for one in counted if one.train < AIM)
     if few:
         yield Advice(
-            f"{len(few)} of {len(counted)} classes have under {AIM:,} labels to train on; fewest:"
-            f" {_listed([f'{label} ({train:,})' for train, label in few])}",
+            f"{len(few)} of {len(counted)} class{'es' * (len(counted) != 1)} {_have(len(few))} under {AIM:,} labels to"
+            f" train on; fewest: {_listed([f'{label} ({train:,})' for train, label in few])}",
             "ask for more of them, or let the machine label the easy ones: hub autolabel certify",
         )
 

@@ -17,12 +17,16 @@ HOW_TO_BEGIN: Final = (
     "nothing is labelled yet: `hub batch new` chooses images, `hub batch export ID --format cvat --out DIR` hands them"
     " out, and `hub labels import FILE --batch ID` takes the labels back"
 )
+ONLY_RANDOM: Final = (
+    "only images that were drawn at random are labelled; they measure the machine's labels and are never trained on:"
+    " `hub batch new` chooses images to train on"
+)
 _BAR: Final = 24
 _CLASSES: Final = 30
 _CAMERAS: Final = 15
 _BATCHES: Final = 10
 _LEAKS: Final = 10
-_SHARES: Final = "shares are of the images, or labels, of their side of the split"
+_SHARES: Final = "each row: how many in all, then the shares of the images, or labels, to train on and of the test"
 _BLOCK: Final = 39
 _SPANS: Final = tuple(range(0, 24, 4))
 
@@ -33,6 +37,11 @@ def health_lines(health: Health, *, zone_name: str) -> list[str]:
         f"data set: {health.train:,} images to train on with {health.train_boxes:,} labels, {health.test:,} of the test"
         f" share with {health.test_boxes:,}"
     )
+    if health.random:
+        lines += _wrapped(
+            f"apart: {health.random:,} images drawn at random with {health.random_boxes:,} labels; they measure the"
+            " machine's labels, are never trained on, and are in no count below"
+        )
     for advice in health.warnings:
         lines += [*_wrapped(advice.what, first="! ", rest="  "), *_wrapped(advice.do, first="  -> ", rest="     ")]
     if health.newest is not None:
@@ -110,7 +119,7 @@ def _camera_lines(cameras: Sequence[CameraCount], zone_name: str) -> list[str]:
 
 def _batch_lines(batches: Sequence[BatchHealth]) -> list[str]:
     if not batches:
-        return ["no batch has labels: they are the machine's, of images in no batch"]
+        return ["no batch to train on has labels: they are the machine's, of images in no batch"]
     lines = [f"{'batch':>5} {'images':>6} {'labelled':>8} {'second look':>11} {'newest (UTC)':12}  weak point"]
     lines += [
         f"{one.batch_id:>5} {one.size:>6} {one.labelled:>8} {one.reviewed:>11} {_day(one.labelled_at_ms):12} "
@@ -125,7 +134,8 @@ def _leak_lines(leaks: Sequence[Leak]) -> list[str]:
     lines = [f"{'leave out':32} {'because of (test)':32} {'by':7} {'apart':>6}"]
     lines += [f"{one.train} {one.test} {one.why:7} {_apart(one.apart_ms):>6}" for one in leaks[:_LEAKS]]
     more = len(leaks) - _LEAKS
-    return lines + [f"and {more:,} more: --json"] * (more > 0)
+    lines += [f"and {more:,} more: --json"] * (more > 0)
+    return [*lines, "the name of an image in an export ends with the last 8 letters of these"]
 
 
 def _apart(apart_ms: int) -> str:

@@ -142,7 +142,13 @@ def looks_picture(table: LabelTable) -> Figure:
     test = table.test
     drawn: list[tuple[str, str, NDArray[Any], Mask, NDArray[Any]]] = [
         ("brightness at the finding", "grey level", np.clip(table.brightness, 0, 255), test, np.linspace(0, 255, 18)),
-        ("noise at the finding", "sigma, grey levels", np.clip(table.noise, 0, 19.9), test, np.linspace(0, 20, 21)),
+        (
+            "noise at the finding",
+            "sigma, grey levels, 19 and more together",
+            np.clip(table.noise, 0, 19.9),
+            test,
+            np.linspace(0, 20, 21),
+        ),
         ("shape of the objects", "width : height", aspect, test[table.image], np.linspace(-3, 3, 25)),
         ("objects an image", "objects, 20 and more together", objects, test, np.arange(-0.5, 21.5)),
     ]

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import msgspec
 
+from hub.label_answers import NOBODY
 from hub.labeling import Changed, FaultsError, ImportReport
 
 
-def imported_lines(report: ImportReport) -> list[str]:
-    """Return what was stored, what differs from what was asked for, and what comes next."""
+def imported_lines(report: ImportReport, *, review: bool = False) -> list[str]:
+    """Return what was stored, what differs from what was asked for, and what comes next. A review has only a part."""
     sets = ", ".join(f"{who} (set {number})" for who, number in zip(report.annotators, report.set_ids, strict=True))
     lines = _wrapped(
         f"batch {report.batch_id}, {report.format}: {_count(report.images, 'image')},"
@@ -20,10 +21,12 @@ def imported_lines(report: ImportReport) -> list[str]:
     lines += _kept_lines(report)
     lines += _wrapped(_changed(report.changed)) if report.changed else []
     lines += [f"fixed {line}" for line in report.fixed]
-    if report.missing:
+    if report.missing and not review:
         first = [f"  {name}" for name in report.missing[:5]]
         lines += [f"{_count(len(report.missing), 'image')} of the batch not in it:", *first]
         lines += ["  ..."] * (len(report.missing) > len(first))
+    if NOBODY in report.annotators:
+        lines += _wrapped(f"nobody is named: with --annotator NAME a second one can be told from `{NOBODY}`")
     for note in report.notes:
         lines += _wrapped(note)
     return [*lines, f"next: hub labels show {report.batch_id}, hub labels audit {report.batch_id}"]

@@ -22,10 +22,10 @@ import numpy as np
 from edge.detector.detections import box_iou
 from hub.annotation import Xyxy
 from hub.consolidate import Dispute
-from hub.evidence import AT_IOU, OF_ANNOTATION, Compared, Page, Record, Signs, expected
+from hub.evidence import AT_IOU, OF_ANNOTATION, UNSEEN, Compared, Page, Record, Signs, expected
 from hub.fault_odds import OF_BOXES_DRAWN, Odds, of_annotations, of_boxes
 from hub.fault_weights import BUILT_IN
-from hub.oddities import oddities
+from hub.oddities import Oddity, doubles, oddities
 
 Kind = Literal["missing", "swapped", "badly_placed", "extra", "disagreement"]
 DISPUTED: Final = 0.5  # how likely the answer is wrong where annotators differ
@@ -98,10 +98,7 @@ def inspect(
     found = []
     for page, one in zip(pages, compared, strict=True):
         faults = judge(one, record, odds)
-        faults += [
-            Fault(o.kind, page.boxes[o.index].label, page.boxes[o.index].xyxy, o.probability, o.why)
-            for o in odd[page.name]
-        ]
+        faults += [_odd(page, oddity) for oddity in odd[page.name]]
         faults += [_disputed(dispute) for dispute in (disputes or {}).get(page.name, ())]
         faults.sort(key=lambda fault: (-fault.probability, fault.kind, fault.label, fault.xyxy))
         found.append(Inspected(page, tuple(f for f in faults if f.probability >= TOLD), page.labels - known))
@@ -114,8 +111,14 @@ def _of(page: Page, known: frozenset[str]) -> Page:
 
 
 def judge(one: Compared, record: Record, odds: Odds) -> list[Fault]:
-    """Return every place of a page that the model can say something of, in no order."""
-    return [*_drawn(one, record, odds), *_missing(one, record, odds)]
+    """Return every place in question of a page, whose labels the model knows, in no order."""
+    twice = [_odd(one.page, oddity) for oddity in doubles(one.page)]
+    return [*_drawn(one, record, odds), *_missing(one, record, odds), *twice]
+
+
+def _odd(page: Page, oddity: Oddity) -> Fault:
+    box = page.boxes[oddity.index]
+    return Fault(oddity.kind, box.label, box.xyxy, oddity.probability, oddity.why)
 
 
 def _drawn(one: Compared, record: Record, odds: Odds) -> list[Fault]:
@@ -130,22 +133,21 @@ def _drawn(one: Compared, record: Record, odds: Odds) -> list[Fault]:
 
 def _why(kind: str, at: int, one: Compared, signs: Signs) -> str:
     """Return in one phrase what the model sees where an annotation is."""
-    label, own = one.page.boxes[at].label, one.own[at]
-    here = f"{label} .{round(100 * own):02d}" if signs[OF_ANNOTATION.index("any")] > -3 else "nothing"
+    label, overlap = one.page.boxes[at].label, one.iou[at]
+    own = f"{label} {one.own[at]:.2f}" if one.own[at] > UNSEEN else f"no {label}"
     if kind == "extra":
         usual = float(expected(signs[OF_ANNOTATION.index("usual")][None])[0])
-        return f"the model sees {here} here, of such it sees {usual:.0%}"
-    overlap = one.iou[at]
+        return f"the model sees {own} here, where it usually sees {usual:.0%}"
     if kind == "swapped":
         other = np.where(one.same[at] | (overlap < AT_IOU), 0, one.scores)
         if other.max(initial=0) > 0:
             best = int(other.argmax())
-            return f"the model sees {one.seen_labels[best]} {_score(other[best])} here, {label} {_score(own)}"
-        return "the model does not see this label here"
+            return f"the model sees {one.seen_labels[best]} {other[best]:.2f} here, {own}"
+        return f"the model sees {own} here"
     beside = np.where(one.same[at] & (overlap > 0), one.scores, 0)
     if beside.max(initial=0) > 0:
         best = int((beside * overlap).argmax())
-        return f"the model's box {_score(one.scores[best])} overlaps it by {overlap[best]:.2f}"
+        return f"the model's box {one.scores[best]:.2f} overlaps it by {overlap[best]:.2f}"
     return "the model sees no such box here"
 
 
@@ -160,14 +162,10 @@ def _missing(one: Compared, record: Record, odds: Odds) -> list[Fault]:
             continue
         told.append(int(at))
         box = one.page.seen[one.open[at]]
-        why = f"the model sees {box.label} {_score(one.scores[one.open[at]])} where nobody drew one"
+        why = f"the model sees {box.label} {one.scores[one.open[at]]:.2f} where nobody drew one"
         faults.append(Fault("missing", box.label, box.xyxy, float(shares[at]), why))
     return faults
 
 
 def _disputed(dispute: Dispute) -> Fault:
     return Fault("disagreement", dispute.labels[0], dispute.xyxy, DISPUTED, dispute.why)
-
-
-def _score(score: float) -> str:
-    return f"{score:.2f}"

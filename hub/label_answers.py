@@ -5,16 +5,21 @@ without a head is an example of "no head" only then. No database is touched here
 """
 
 import difflib
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from edge.contract.errors import UnusableError
-from hub.annotation import Annotation
+from edge.contract.samples import plain_text
+from hub.annotation import CONTEXT, Annotation
 from hub.batch_view import BatchView, Member, image_names
 from hub.drawn import DrawnImage, DrawnSet, Faults
 from hub.export import Format
-from hub.formats import Source
+from hub.export_folder import MANIFEST
+from hub.formats import Files, Source, open_files
 from hub.label_faults import Asked, FaultsError, Judged, judge
 from hub.label_files import read_drawn
 from hub.passes import find_pass
@@ -64,7 +69,9 @@ def read_answer(
     """
     members = dict(zip(image_names(view), view.members, strict=True))
     sizes = {name: (member.width, member.height) for name, member in members.items()}
-    fmt, drawn = read_drawn(source, fmt=fmt, sizes=sizes)
+    files = open_files(source)
+    fmt, drawn = read_drawn(files, fmt=fmt, sizes=sizes)
+    _require_pass(files, drawn, view)
     labels, notes = _looked_for(view, drawn)
     works, passed_over = _works(drawn.images, annotator)
     asked = Asked(
@@ -95,6 +102,26 @@ def read_answer(
     )
 
 
+class _Manifest(msgspec.Struct):
+    """What the export says of itself, where the whole of its folder came back."""
+
+    label_pass: str = msgspec.field(name="pass", default="")
+
+
+def _require_pass(files: Files, drawn: DrawnSet, view: BatchView) -> None:
+    """Raise where the file answers another pass: what was not looked for would count as not there."""
+    try:
+        told = msgspec.json.decode(files[MANIFEST], type=_Manifest).label_pass if MANIFEST in files else ""
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        told = ""  # anybody's file may be called so
+    if told and told != view.label_pass:
+        msg = f"it answers the pass {plain_text(told)}: import it with --pass {plain_text(told)}"
+        raise UnusableError(msg)
+    if not view.label_pass and any(box.origin == CONTEXT for image in drawn.images for box in image.boxes):
+        msg = "it has boxes of earlier passes as context, so it answers one pass: say which with --pass"
+        raise UnusableError(msg)
+
+
 def _looked_for(view: BatchView, drawn: DrawnSet) -> tuple[tuple[str, ...], list[str]]:
     """Return the labels that were asked for and could be drawn, and what to say of the others."""
     asked = (find_pass(view.label_pass, view.asked).label,) if view.label_pass else view.asked
@@ -114,10 +141,10 @@ def _looked_for(view: BatchView, drawn: DrawnSet) -> tuple[tuple[str, ...], list
 
 def _works(images: Sequence[DrawnImage], annotator: str) -> tuple[dict[str, list[DrawnImage]], list[str]]:
     """Return the images of each annotator whose work is taken, and who was passed over."""
-    annotator = annotator.strip()
+    annotator = _name(annotator)
     works: dict[str, list[DrawnImage]] = {}
     for image in images:
-        works.setdefault(image.annotator.strip() or NOBODY, []).append(image)
+        works.setdefault(_name(image.annotator) or NOBODY, []).append(image)
     if odd := [name for name in (*works, annotator) if len(name) > _MAX_NAME or not name.isprintable()]:
         msg = f"annotator {odd[0][:_MAX_NAME]!r}: a name has up to {_MAX_NAME} printable characters"
         raise UnusableError(msg)
@@ -130,6 +157,11 @@ def _works(images: Sequence[DrawnImage], annotator: str) -> tuple[dict[str, list
         msg = f"{len(works)} annotators drew in this file: name one of {names} with --annotator, or none for all"
         raise UnusableError(msg)
     return {annotator: [image for images in works.values() for image in images]}, []
+
+
+def _name(text: str) -> str:
+    """Return a name as it is compared: an accent may be written in two ways that look alike."""
+    return unicodedata.normalize("NFC", text.strip())
 
 
 def _judged(
@@ -148,7 +180,7 @@ def _judged(
 def _told(drawn: DrawnSet, *, passed_over: Sequence[str], forgotten: int) -> list[str]:
     notes = []
     if drawn.unanswered:
-        some = ", ".join(drawn.unanswered[:2]) + ", ..." * (len(drawn.unanswered) > 2)
+        some = ", ".join(plain_text(name) for name in drawn.unanswered[:2]) + ", ..." * (len(drawn.unanswered) > 2)
         notes.append(f"{len(drawn.unanswered)} images stand in the file without an answer, such as {some}")
     if passed_over:
         notes.append(f"the work of {', '.join(passed_over)} was passed over")

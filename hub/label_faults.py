@@ -31,10 +31,11 @@ DOUBLE_IOU: Final = 0.95
 SAME_IOU: Final = 0.99
 ROUNDING_PX: Final = 0.1
 MAX_TOLD: Final = 20
+MAX_BOXES: Final = 2000  # of an image; pairs of them are compared, several annotators' at a time
 
 _FEW: Final = 200  # images among which a similar name is looked for
 _SUFFIX: Final = re.compile(r"\.(jpe?g|png|bmp|webp|tiff?)$", re.IGNORECASE)
-_OURS: Final = re.compile(r"(\d{4,})-(\d+)-(?:test|train)-")
+_OURS: Final = re.compile(r"([0-9]{4,12})-([0-9]{1,12})-(?:test|train)-")
 
 
 class FaultsError(UnusableError):
@@ -157,6 +158,10 @@ class _Reading:
         self._repairs: defaultdict[str, list[str]] = defaultdict(list)
 
     def boxes_of(self, image: DrawnImage) -> tuple[Annotation, ...]:
+        if len(image.boxes) > MAX_BOXES:
+            says = f"{len(image.boxes):,} boxes; an image can have {MAX_BOXES:,}"
+            self._faults.append(Fault(image.place, self._name, says))
+            return ()
         kept: list[tuple[Annotation, DrawnBox]] = []
         for box in image.boxes:
             if not self._is_context(box) and (taken := self._taken(box)) is not None:

@@ -8,7 +8,7 @@ from typing import Final
 from edge.contract.errors import UnusableError
 from hub.drawn import DrawnSet
 from hub.export import Format
-from hub.formats import Files, Source, coco, cvat, labelstudio, open_files, voc, yolo
+from hub.formats import Files, coco, cvat, labelstudio, voc, yolo
 
 _BESIDE: Final = frozenset({"batch.json", "labels.json", "weakspot.json", "config.xml"})  # what an export wrote with it
 _ROOT: Final = re.compile(rb"<(annotations?)[\s>/]")
@@ -18,13 +18,12 @@ _CLASSES: Final = frozenset({"data.yaml", "obj.names", "classes.txt"})
 _HEAD_BYTES: Final = 65_536
 
 
-def read_drawn(source: Source, *, fmt: Format | None, sizes: Mapping[str, tuple[int, int]]) -> tuple[Format, DrawnSet]:
+def read_drawn(files: Files, *, fmt: Format | None, sizes: Mapping[str, tuple[int, int]]) -> tuple[Format, DrawnSet]:
     """Return the format, recognised where it is None, and what stands in the file.
 
     `sizes` are those of the images by name, for the formats that do not tell them. Raises `UnusableError` when the
     format cannot be told or the file is not of it.
     """
-    files = open_files(source)
     fmt = fmt or recognise(files)
     match fmt:
         case Format.CVAT:

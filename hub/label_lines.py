@@ -69,7 +69,7 @@ def _history(standing: Standing) -> list[str]:
     head = f"{'set':>4}  {'imported (UTC)':16}  {'who':12}  {'kind':7}  {'pass':10}  {'images':>7}"
     lines = [f"{head}  {'boxes':>6}  {'min':>4}", *(_round(one) for one in standing.history)]
     if any(one.counts < one.images for one in standing.history):
-        lines += ["images as 2/5: a later import of the same person has replaced three of five"]
+        lines += ["images as 2/5: two of five still count; later imports by the same person replaced the rest"]
     told = [one.minutes for one in standing.history if one.minutes is not None]
     if standing.minutes and len(told) > 1:
         lines += [f"{standing.minutes:g} minutes of people's work"]
@@ -103,8 +103,8 @@ def _agreement(agreement: Agreement) -> list[str]:
         return ["", *_wrapped("agreement: no image was drawn by two annotators in the same pass")]
     lines = ["", f"{'agreement of pairs':{_NAME}}  {'images':>6}  {'boxes':>6}  {'F1':>7}  {'mean IoU':>8}"]
     lines += [_pairs(name, one) for name, one in agreement.annotators.items()]
-    lines += [_pairs(f"pass {name or 'all'}", one) for name, one in agreement.passes.items()]
-    lines += [_pairs(f"label {name}", one) for name, one in agreement.labels.items()]
+    for what, rows in (("pass", agreement.passes), ("label", agreement.labels)):
+        lines += [_pairs(f"{what} {name or 'all'}", one) for name, one in rows.items() if len(rows) > 1]
     if agreement.confusions:
         told = ", ".join(f"{one.first} and {one.second} {one.count}" for one in agreement.confusions[:4])
         lines += _wrapped(f"labels confused: {told}")
@@ -151,8 +151,8 @@ def _disputes(standing: Standing) -> list[str]:
     images = len({one.event_id for one in standing.disputes})
     kept = sum(one.kept for one in standing.disputes)
     lines = _wrapped(
-        f"{_counted(len(standing.disputes), 'dispute')} on {_counted(images, 'image')}: {kept} in the answer until"
-        f" somebody looks again, {len(standing.disputes) - kept} not"
+        f"{_counted(len(standing.disputes), 'dispute')} on {_counted(images, 'image')}; until somebody looks again, the"
+        f" answer has {kept} of these boxes"
     )
     told = []
     for image, places in itertools.groupby(standing.disputes, key=lambda one: one.image):

@@ -155,7 +155,7 @@ def confident_picture(examples: Sequence[Example]) -> Figure | None:
     rows = [(who, shown) for who, shown in rows if shown]
     if not rows:
         return None
-    figure = Figure(figsize=(12.0, 0.7 + 2.35 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(12.0, 0.45 + 2.15 * len(rows)), layout="constrained")
     parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
     for part, (who, shown) in zip(parts, rows, strict=True):
         how_many = f"the {len(shown)} most confident" if len(shown) > 1 else "the most confident"

@@ -16,7 +16,7 @@ from hub.agreement import Agreement, agreement_of
 from hub.annotation import Xyxy
 from hub.batch_view import BatchView, Member, image_names
 from hub.batches import read_batch
-from hub.store import BatchMember, Store
+from hub.store import BatchMember, BatchRow, Store
 from hub.store_labels import Drawn, Kind
 from hub.truth import truths
 
@@ -101,12 +101,12 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def standing(store: Store, batch_id: int, *, labels: tuple[str, ...] = ()) -> Standing:
-    """Return how the labels of a batch stand; `labels` are those asked for, without any those that occur in it.
+    """Return how the labels of a batch stand; `labels` are those asked for, without any those that it proposes.
 
     Raises `UnusableError` when there is no such batch.
     """
     batch = read_batch(store, batch_id)
-    view = _view(store, batch_id, title=batch.title, frozen=batch.members, labels=labels)
+    view = _view(store, batch.row, frozen=batch.members, labels=labels)
     name_of = dict(zip((member.event_id for member in view.members), image_names(view), strict=True))
     drawn = store.labels.drawn(batch_id)
     honeypots = store.labels.honeypots(batch_id)
@@ -129,9 +129,7 @@ def standing(store: Store, batch_id: int, *, labels: tuple[str, ...] = ()) -> St
     )
 
 
-def _view(
-    store: Store, batch_id: int, *, title: str, frozen: Sequence[BatchMember], labels: tuple[str, ...]
-) -> BatchView:
+def _view(store: Store, batch: BatchRow, *, frozen: Sequence[BatchMember], labels: tuple[str, ...]) -> BatchView:
     """Return the batch without its frames: there may be thousands, and only names and labels are asked of it."""
     members = []
     for member in frozen:
@@ -156,7 +154,7 @@ def _view(
                 rank=member.rank,
             )
         )
-    return BatchView(id=batch_id, title=title, model="", members=tuple(members), labels=labels)
+    return BatchView(id=batch.id, title=batch.title, model="", members=tuple(members), size=batch.size, labels=labels)
 
 
 def _history(store: Store, batch_id: int, drawn: Iterable[Drawn]) -> tuple[Round, ...]:

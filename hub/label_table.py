@@ -2,7 +2,8 @@
 
 Laws:
 
-1. Only images whose frame is here have a row: nothing can be trained or tested on the others.
+1. Only images whose frame is here have a row: nothing can be trained or tested on the others. Nor have those that were
+   drawn at random: they are for measuring a machine's labels, and are counted by themselves.
 2. The boxes of an image stand together, in the order of the images.
 3. An image is of the test share as its batch has frozen it; where it is in no batch, as hub.testshare says.
 
@@ -66,6 +67,7 @@ class LabelTable:
         xyxy: `[m, 4]`, pixels of the frame.
         found: `[m]`: the device's detector had found it: same label, IoU >= `FOUND_IOU`.
         gone: how many labelled images have no frame here.
+        random: how many images with a frame were drawn at random; `random_boxes` are in their answers.
         sides: what the longer side of a frame is scaled to by each release; None where it is not known. Empty where the
             input was given.
     """
@@ -93,6 +95,8 @@ class LabelTable:
     xyxy: Floats
     found: Mask
     gone: int
+    random: int
+    random_boxes: int
     sides: Mapping[str, float | None]
 
     def __len__(self) -> int:
@@ -122,7 +126,8 @@ def label_table(
         stated: of releases, what the longer side of a frame is scaled to, as their cards say.
     """
     every = [row for row in rows if row.event_id in truths]
-    kept = [row for row in every if row.here]
+    here = [row for row in every if row.here]
+    kept = [row for row in here if not row.random]
     n = len(kept)
     answers = [truths[row.event_id] for row in kept]
     labels = tuple(sorted({name for one in answers for name in (*one.labels, *(box.label for box in one.boxes))}))
@@ -160,7 +165,9 @@ def label_table(
         label=label,
         xyxy=xyxy,
         found=_found(kept, label_code, image=image, label=label, xyxy=xyxy),
-        gone=len(every) - n,
+        gone=len(every) - len(here),
+        random=len(here) - n,
+        random_boxes=sum(len(truths[row.event_id].boxes) for row in here if row.random),
         sides=sides,
     )
 

@@ -9,14 +9,14 @@ later import replaces an earlier one of the same annotator and pass image by ima
 
 Laws:
 
-1. All of a file is stored, or nothing.
+1. All of a file is stored, with all that follows from it, or nothing.
 2. What was exported and comes back untouched is stored as it was written, but for score and origin.
 3. What the batch does not have, has in another size, or was not asked for is never stored.
 4. A weak spot is annotated when a person has looked at every image of the batch for every label asked for.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -103,6 +103,7 @@ def import_labels(  # noqa: PLR0913  # all that can be told of an import
     labels: Sequence[str] = (),
     now_ms: int,
     source_name: str = "",
+    alongside: Callable[[], None] = lambda: None,
 ) -> ImportReport:
     """Take an annotator's file, ZIP, folder, or its files by path, into the database.
 
@@ -117,9 +118,10 @@ def import_labels(  # noqa: PLR0913  # all that can be told of an import
         minutes: of people's work; several annotators share them evenly.
         fmt: None: recognised by content.
         fix: repair what is safe; see hub.label_faults.
-        labels: those that are asked for, in their fixed order; empty: those that occur in the batch.
+        labels: those that are asked for, in their fixed order; empty: those that its boxes propose.
         now_ms: UTC milliseconds.
         source_name: what the file is called in the history; empty: its name.
+        alongside: is called within the one transaction that stores it all; what it raises undoes it.
 
     Raises:
         FaultsError: with everything that is wrong in the file; nothing is stored then.
@@ -134,32 +136,40 @@ def import_labels(  # noqa: PLR0913  # all that can be told of an import
     name = source_name or (source.name if isinstance(source, Path) else "files")
     each = None if minutes is None else minutes / len(answer.drawn)
     about = LabelSet(0, batch_id, kind, "", label_pass, answer.labels, now_ms, f"{answer.format}: {name}", each)
-    set_ids = store.labels.add_all([(about._replace(annotator=who), drawn) for who, drawn in answer.drawn.items()])
-    if review:
-        settled = settle(store, batch_id, {event_id for drawn in answer.drawn.values() for event_id in drawn})
-        answer = replace(answer, notes=(*answer.notes, f"{settled} re-checks of the audit are settled"))
-    return _report(store, view, answer, set_ids=set_ids, earlier=earlier, now_ms=now_ms)
+    left_out = {
+        name: why for name, member in answer.missing if (why := _unusable(member.jpeg, member.width, member.height))
+    }
+    notes = [*answer.notes, *(f"{name} was never exported: {why}" for name, why in left_out.items())]
+    with store.at_once():
+        set_ids = store.labels.add_all([(about._replace(annotator=who), drawn) for who, drawn in answer.drawn.items()])
+        if review:
+            settled = settle(store, batch_id, {event_id for drawn in answer.drawn.values() for event_id in drawn})
+            notes.append(f"{settled} re-checks of the audit are settled")
+        passed = {member.event_id for name, member in answer.missing if name in left_out}
+        notes += _advanced(store, view, passed=passed, now_ms=now_ms)
+        alongside()
+    missing = tuple(name for name, _ in answer.missing if name not in left_out)
+    return _report(view, answer, set_ids=set_ids, missing=missing, changed=_changed(earlier, answer), notes=notes)
 
 
 def _gone(store: Store, view: BatchView) -> frozenset[int]:
-    """Return the ranks whose images were forgotten after the batch was frozen."""
+    """Return the ranks under which images may have been forgotten after the batch was frozen."""
     row = store.batch(view.id)
-    here = {member.rank for member in view.members}
-    return frozenset(range(1, row.size + 1)) - here if row.forgotten else frozenset()
+    ranks = frozenset(range(1, row.size + 1))
+    if row.forgotten_honeypots:  # they were mixed in under the ranks of others
+        return ranks
+    return ranks - {member.rank for member in view.members} if row.forgotten else frozenset()
 
 
 def _report(
-    store: Store,
     view: BatchView,
     answer: Answer,
     *,
     set_ids: Sequence[int],
-    earlier: dict[tuple[str, str], Sequence[Annotation]],
-    now_ms: int,
+    missing: tuple[str, ...],
+    changed: Changed | None,
+    notes: Sequence[str],
 ) -> ImportReport:
-    unusable = {
-        name: why for name, member in answer.missing if (why := _unusable(member.jpeg, member.width, member.height))
-    }
     proposed, kept = _kept(view, answer)
     return ImportReport(
         batch_id=view.id,
@@ -171,16 +181,10 @@ def _report(
         boxes=sum(len(boxes) for drawn in answer.drawn.values() for boxes in drawn.values()),
         proposed=proposed,
         kept=kept,
-        missing=tuple(name for name, _ in answer.missing if name not in unusable),
-        changed=_changed(earlier, answer),
+        missing=missing,
+        changed=changed,
         fixed=answer.fixed,
-        notes=(
-            *answer.notes,
-            *(f"{name} was never exported: {why}" for name, why in unusable.items()),
-            *_advanced(
-                store, view, passed={m.event_id for name, m in answer.missing if name in unusable}, now_ms=now_ms
-            ),
-        ),
+        notes=tuple(notes),
     )
 
 

@@ -18,8 +18,8 @@ from hub.evidence import Page, Signs, corners
 
 ENOUGH: Final = 8  # boxes of other images, to know what is usual
 
-_DOUBLED_IOU: Final = 0.7
-_DOUBLED: Final = 0.9
+_DOUBLED_IOU: Final = 0.8
+_DOUBLED: Final = 0.45  # of each of two boxes: one of them is extra
 _ODD: Final = 3.0  # spreads from the middle, from which it is odd
 _LEAST: Final = 0.01
 _MOST: Final = 0.5
@@ -55,13 +55,18 @@ def oddities(pages: Sequence[Page], labels: frozenset[str]) -> dict[str, list[Od
     return found
 
 
+def doubles(page: Page) -> list[Oddity]:
+    """Return the boxes of a page that are drawn twice, in their order."""
+    return [found for at in range(len(page.boxes)) if (found := _doubled(page, at)) is not None]
+
+
 def _doubled(page: Page, at: int) -> Oddity | None:
     box = page.boxes[at]
     same = [i for i, other in enumerate(page.boxes) if other.label == box.label and i != at]
     overlap = box_iou(corners([box]), corners([page.boxes[i] for i in same]))[0]
     if not (overlap >= _DOUBLED_IOU).any():
         return None
-    return Oddity(at, "extra", _DOUBLED / 2, f"drawn twice: two boxes overlap by {overlap.max():.2f}")
+    return Oddity(at, "extra", _DOUBLED, f"drawn twice: two boxes overlap by {overlap.max():.2f}")
 
 
 def _odd(page: Page, at: int, others: Sequence[tuple[Page, Annotation]]) -> Oddity | None:

@@ -48,7 +48,7 @@ class Pass:
 def find_pass(label: str, labels: Sequence[str]) -> Pass:
     """Return the pass of `label` in the order of `labels`. Raises `UnusableError` that lists them."""
     if label not in labels:
-        msg = f"no pass {label!r}: the labels are {', '.join(labels)}; [labels] names in hub.toml lists them"
+        msg = f"no pass {label!r}: asked for: {', '.join(labels)}; [labels] names in hub.toml says which"
         raise UnusableError(msg)
     at = labels.index(label)
     return Pass(label, tuple(labels[:at]), tuple(labels[at + 1 :]))

@@ -19,10 +19,9 @@ import numpy as np
 from edge.contract.samples import WitnessKind
 from edge.detector.detections import Floats, box_iou
 from hub.annotation import MIN_SIDE_PX, Annotation, Xyxy, is_label, row_order
-from hub.batch_view import Member
+from hub.batch_view import Member, is_proposed
 from hub.contact_sheet import DETECTOR
 
-PRE_LABEL_SCORE: Final = 0.3
 DOUBLE_IOU: Final = 0.7
 _RANK: Final = {WitnessKind.ZOOM: 0, None: 1}
 
@@ -39,7 +38,7 @@ def pre_labels(member: Member, *, labels: Sequence[str], dropped: Counter[str]) 
         x1, y1, x2, y2 = box.xyxy
         xyxy = (max(x1, 0.0), max(y1, 0.0), min(x2, float(member.width)), min(y2, float(member.height)))
         same = [one.xyxy for one in kept if one.label == label]
-        if box.witness is None and box.score < PRE_LABEL_SCORE:
+        if not is_proposed(box):
             dropped["under the pre-label score"] += 1
         elif label and not is_label(label):
             dropped["label that cannot be written"] += 1

@@ -23,7 +23,8 @@ from hub.truth import Truth, truth_of, truths
 SAME_IOU: Final = 0.7
 MOVED_IOU: Final = 0.3  # two boxes that overlap so much are one object, drawn anew
 AT_PLACE_IOU: Final = 0.3
-OUTSIDE: Final = 0.1  # of the interval of what remains
+RANDOM: Final = "random"  # the fault of an image drawn at random
+OUTSIDE: Final = 0.05  # of the interval of what remains
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +76,13 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """How good the newest list of a batch was.
+    """How good a list was.
 
     Attributes:
         picks: the images that the audit picked.
         drawn: those drawn at random from the others.
         others: labelled images that the audit did not pick, those drawn among them.
-        remaining: how many of the others that nobody looked at again are still wrong, and its 90 % interval; None
+        remaining: how many of the others that nobody looked at again are still wrong, and its 95 % interval; None
             before an image drawn at random was looked at again.
     """
 
@@ -121,30 +122,35 @@ def second_look(store: Store, batch_id: int, recheck: Recheck) -> SecondLook | N
 
 
 def second_looks(store: Store) -> list[SecondLook]:
-    """Return the second looks at the images of every batch's newest list, by batch and rank."""
-    return [
-        look
-        for batch in store.batches()
-        for one in store.labels.rechecks(batch.id)
-        if one.wrong is not None and (look := second_look(store, batch.id, one)) is not None
-    ]
+    """Return the second looks at the images of every batch's lists, one an image, by batch and rank."""
+    found: dict[str, SecondLook] = {}
+    for batch in store.batches():
+        for rechecks in store.labels.recheck_lists(batch.id):
+            for one in rechecks:
+                if one.wrong is not None and one.event_id not in found:
+                    look = second_look(store, batch.id, one)
+                    found |= {} if look is None else {one.event_id: look}
+    return list(found.values())
 
 
-def measure(store: Store, batch_id: int) -> Measured:
-    """Return how good the newest list of a batch was, as far as people have looked again."""
-    rechecks = store.labels.rechecks(batch_id)
-    picks, drawn = ([one for one in rechecks if (one.fault == "random") == at_random] for at_random in (False, True))
+def measure(store: Store, batch_id: int) -> Measured | None:
+    """Return how good the newest list was that people have begun to look through; None before."""
+    lists = store.labels.recheck_lists(batch_id)
+    rechecks = next((one for one in lists if any(line.wrong is not None for line in one)), None)
+    if rechecks is None:
+        return None
+    picks, drawn = ([one for one in rechecks if (one.fault == RANDOM) == at_random] for at_random in (False, True))
     labelled = truths(store, batch_id).keys()
     others = len(labelled - {one.event_id for one in picks})
     of_drawn = _tally(store, batch_id, drawn)
-    remaining = None if not of_drawn.settled else still_wrong(of_drawn.wrong_anywhere, of_drawn.settled, others)
+    remaining = still_wrong(of_drawn.wrong_anywhere, of_drawn.settled, others) if of_drawn.settled else None
     return Measured(_tally(store, batch_id, picks), of_drawn, others, remaining)
 
 
 def still_wrong(wrong: int, looked_at: int, images: int) -> tuple[float, int, int]:
     """Return how many of the images not looked at are wrong when `wrong` of those drawn at random were.
 
-    The estimate, and the exact 90 % interval of drawing without replacement.
+    The estimate, and the exact 95 % interval of drawing without replacement.
     """
     rest = images - looked_at
     possible = [

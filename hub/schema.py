@@ -20,7 +20,7 @@ hub.store_sightings.
 `cvat_task` is hub.store_cvat's.
 
 `forgotten` says what `hub forget` removes for good: see hub.store_forgotten. `batch.forgotten` is how many images of a
-frozen batch went that way; their ranks stay empty.
+frozen batch went that way; their ranks stay empty. `batch.forgotten_honeypots` counts known answers that were mixed in.
 
 The indexes hold every column that the curator counts with: a finding's row carries its header, and a scan over the
 rows would read the whole file. An index over every finding must grow at its end: a page is written anew for each entry
@@ -273,6 +273,7 @@ CREATE TABLE batch (
     model TEXT NOT NULL,
     minutes REAL,
     forgotten INTEGER NOT NULL DEFAULT 0,
+    forgotten_honeypots INTEGER NOT NULL DEFAULT 0,
     random INTEGER NOT NULL DEFAULT 0
 );
 

@@ -10,6 +10,7 @@ A `Store` belongs to the thread that opened it; each thread opens its own.
 
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Self
 
@@ -276,6 +277,10 @@ class Store:
     def batch_members(self, batch_id: int) -> list[BatchMember]:
         """Return the members of a batch in order of rank."""
         return store_batches.batch_members(self._connection, batch_id)
+
+    def at_once(self) -> AbstractContextManager[None]:
+        """Return one write transaction around several calls: all of what they store, or nothing on an exception."""
+        return immediate(self._connection)
 
     # What is kept, and what is forgotten
 

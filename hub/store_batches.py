@@ -8,6 +8,7 @@ import numpy as np
 
 from edge.contract.errors import UnusableError
 from edge.contract.samples import Reason, Xyxy
+from hub.store_groups import MACHINE_LABELLED
 from hub.store_rows import FINDING_COLUMNS, BatchMember, BatchRow, Features, FindingRow, finding_row
 from hub.testshare import is_test
 
@@ -15,15 +16,11 @@ _CANDIDATE: Final = (
     "event_id, site, device, camera, reason, severity, label, captured_at_ms, x1, y1, x2, y2, width, height, tags,"
     " features, model, group_id, frame_sha256"
 )
-_BATCH: Final = "id, created_at_ms, size, title, weak_spot_id, model, minutes, forgotten, random"
-_MACHINE_LABELLED: Final = (  # by the set first: most images are in none
-    "FROM label_set s JOIN label_image i ON i.set_id = s.id JOIN finding l ON l.event_id = i.event_id"
-    " WHERE s.batch_id IS NULL AND s.kind = 'machine' AND l.group_id IS NOT NULL"
-)
+_BATCH: Final = "id, created_at_ms, size, title, weak_spot_id, model, minutes, forgotten, forgotten_honeypots, random"
 _MOMENT: Final = "{0}.site || '/' || {0}.device || '/' || {0}.camera || '/' || {0}.captured_at_ms"
 _UNLABELLED: Final = (  # one text, not four columns: SQLite looks for those row by row
-    f" AND f.group_id NOT IN (SELECT l.group_id {_MACHINE_LABELLED})"
-    f" AND {_MOMENT.format('f')} NOT IN (SELECT {_MOMENT.format('l')} {_MACHINE_LABELLED})"
+    f" AND f.group_id NOT IN (SELECT l.group_id {MACHINE_LABELLED})"
+    f" AND {_MOMENT.format('f')} NOT IN (SELECT {_MOMENT.format('l')} {MACHINE_LABELLED})"
 )
 
 
@@ -89,7 +86,7 @@ def candidates(connection: sqlite3.Connection, *, machine_labelled: bool = False
 
 def machine_labelled(connection: sqlite3.Connection, source: str) -> dict[str, int]:
     """Return the group of each image that a machine has labelled outside any batch in the sets of this source."""
-    rows = connection.execute(f"SELECT l.event_id, l.group_id {_MACHINE_LABELLED} AND s.source = ?", (source,))
+    rows = connection.execute(f"SELECT l.event_id, l.group_id {MACHINE_LABELLED} AND s.source = ?", (source,))
     return dict(rows.fetchall())
 
 

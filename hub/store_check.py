@@ -114,6 +114,10 @@ _RULES: Final = (
         ),
     ),
     (
+        "a label set has no image",
+        "SELECT id FROM label_set WHERE id NOT IN (SELECT set_id FROM label_image)",
+    ),
+    (
         "a want is marked without a time",
         "SELECT event_id FROM finding WHERE frame_state = 'wanted' AND (wanted_at_ms IS NULL OR asked_at_ms IS NULL)",
     ),
@@ -185,6 +189,15 @@ def _boxes(connection: sqlite3.Connection) -> Iterator[str]:
             continue
         if odd := sorted({box.label for box in drawn} - set(known)):
             yield f"label set {set_id} has {odd[0]!r} on {event_id}, which was not looked for"
+    query = "SELECT '{}', event_id, boxes, width, height FROM {} JOIN finding USING (event_id)"
+    for what, event_id, boxes, width, height in connection.execute(
+        f"{query.format('known answer', 'honeypot')} UNION ALL {query.format('opinion', 'opinion')}"
+    ):
+        try:
+            for box in _boxes_decoder.decode(boxes):
+                box.require_inside(width, height)
+        except (msgspec.DecodeError, WeakspotError) as error:
+            yield f"the {what} on {event_id}: {error}"
 
 
 def frames_checked(connection: sqlite3.Connection) -> int:

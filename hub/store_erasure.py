@@ -143,13 +143,27 @@ def _remove_findings(connection: sqlite3.Connection, numbers: Sequence[int]) -> 
     ).fetchall()
     for (batch_id,) in lost:
         connection.execute("UPDATE batch SET forgotten = forgotten + 1 WHERE id = ?", (batch_id,))
-    for table in ("label_image", "honeypot", "recheck", "opinion"):
+    pots = connection.execute(f"DELETE FROM honeypot WHERE event_id IN {_IDS} RETURNING batch_id", events).fetchall()
+    for (batch_id,) in pots:
+        connection.execute("UPDATE batch SET forgotten_honeypots = forgotten_honeypots + 1 WHERE id = ?", (batch_id,))
+    _remove_labels(connection, events)
+    for table in ("recheck", "opinion"):
         connection.execute(f"DELETE FROM {table} WHERE event_id IN {_IDS}", events)
     connection.execute(f"DELETE FROM sighting WHERE finding_id IN {_IDS}", ids)
     connection.execute(f"DELETE FROM frame WHERE finding_id IN {_IDS}", ids)
     connection.execute(f"DELETE FROM frame_part WHERE event_id IN {_IDS}", events)
     connection.execute(f"DELETE FROM finding WHERE id IN {_IDS}", ids)
     _mend_groups(connection, groups)
+
+
+def _remove_labels(connection: sqlite3.Connection, events: tuple[str]) -> None:
+    """Delete what was drawn. The file that it came from may be called after the image; an empty set says who drew."""
+    rows = connection.execute(f"DELETE FROM label_image WHERE event_id IN {_IDS} RETURNING set_id", events).fetchall()
+    sets = (msgspec.json.encode(sorted({number for (number,) in rows})).decode(),)
+    connection.execute(
+        f"UPDATE label_set SET source = substr(source, 1, instr(source || ':', ':') - 1) WHERE id IN {_IDS}", sets
+    )
+    connection.execute(f"DELETE FROM label_set WHERE id IN {_IDS} AND id NOT IN (SELECT set_id FROM label_image)", sets)
 
 
 def _mend_groups(connection: sqlite3.Connection, groups: tuple[str]) -> None:

@@ -28,6 +28,10 @@ from hub.store_rows import (
 )
 from hub.store_sightings import note_sightings
 
+MACHINE_LABELLED: Final = (  # by the set first: most images are in none
+    "FROM label_set s JOIN label_image i ON i.set_id = s.id JOIN finding l ON l.event_id = i.event_id"
+    " WHERE s.batch_id IS NULL AND s.kind = 'machine' AND l.group_id IS NOT NULL"
+)
 DeviceKey = tuple[str, str]
 _BLACK: Final = "zeroblob(32)"  # the hash of a flat picture, see hub.hashing.is_blank
 _JUNK: Final = (  # of the finding `m`
@@ -228,7 +232,8 @@ def frames(connection: sqlite3.Connection, finding_ids: Iterable[int]) -> list[F
 def pooled_frames(connection: sqlite3.Connection, limit: int, *, alive_since_ms: int) -> list[FrameRow]:
     """Return the frames here, or on their way from a living device, whose group is in no batch; one a group.
 
-    Of every device `limit`, and as many of its `control`, those that were asked for first. Black frames do not count.
+    Of every device `limit`, and as many of its `control`, those that were asked for first. Black frames do not count,
+    nor does what a machine has labelled: no batch takes it.
     """
     rows = connection.execute(
         f"SELECT {_FRAME} FROM finding m WHERE NOT {_JUNK} AND id IN (SELECT id FROM (SELECT id, row_number() OVER"
@@ -239,6 +244,7 @@ def pooled_frames(connection: sqlite3.Connection, limit: int, *, alive_since_ms:
         "    FROM finding p INDEXED BY finding_pool"
         f"   WHERE frame_state = 'present' AND frame_hash <> {_BLACK} AND group_id IS NOT NULL"
         "    AND NOT EXISTS (SELECT 1 FROM batch_member b WHERE b.group_id = p.group_id)"
+        f"    AND p.group_id NOT IN (SELECT l.group_id {MACHINE_LABELLED})"
         "   UNION ALL SELECT w.id, w.group_id, w.site, w.device, w.reason, w.severity, 1"
         "    FROM finding w INDEXED BY finding_wanted JOIN device d ON d.site = w.site AND d.device = w.device"
         f"   WHERE w.frame_state = 'wanted' AND {_ALIVE}))"

@@ -11,8 +11,9 @@ from edge.contract.samples import Box, Light, Reason, Xyxy
 
 _LABELLED: Final = (
     "SELECT f.event_id, f.site, f.device, f.camera, f.captured_at_ms, f.reason, f.x1, f.y1, f.x2, f.y2, f.width,"
-    " f.height, f.tags, f.frame_hash, f.model, f.group_id, f.frame_state = 'present', m.batch_id, m.test, f.header"
-    " FROM finding f LEFT JOIN batch_member m ON m.event_id = f.event_id"
+    " f.height, f.tags, f.frame_hash, f.model, f.group_id, f.frame_state = 'present', m.batch_id, m.test, b.random,"
+    " f.header"
+    " FROM finding f LEFT JOIN batch_member m ON m.event_id = f.event_id LEFT JOIN batch b ON b.id = m.batch_id"
     " WHERE f.event_id IN (SELECT event_id FROM label_image) ORDER BY f.id"
 )
 
@@ -28,6 +29,7 @@ class LabelledRow(NamedTuple):
         here: its frame is here.
         batch_id: None where it is in no batch.
         test: as its batch has frozen it; None where it is in no batch.
+        random: it is of a batch that was drawn at random.
         light: at the region.
         boxes: what the device had seen, its witnesses' boxes too.
         score_threshold: from this score on a box of the detector is a detection; 0: all of them are.
@@ -49,6 +51,7 @@ class LabelledRow(NamedTuple):
     here: bool
     batch_id: int | None
     test: bool | None
+    random: bool
     light: Light
     boxes: tuple[Box, ...]
     score_threshold: float
@@ -64,14 +67,14 @@ class Labelled:
         """Yield every image that is in a label set, once, in the order of coming. Raises `UnusableError`."""
         for row in self._connection.execute(_LABELLED):
             try:
-                header = _decoder.decode(row[19])
+                header = _decoder.decode(row[20])
                 reason = Reason(row[5])
             except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
                 msg = f"finding {row[0]}: its row cannot be read: {error}; `hub check` may say more"
                 raise UnusableError(msg) from error
             known = (*row[:5], reason, row[6:10], *row[10:16], bool(row[16]), row[17])
             test = None if row[18] is None else bool(row[18])
-            yield LabelledRow._make((*known, test, header.light, header.boxes, header.score_threshold))
+            yield LabelledRow._make((*known, test, bool(row[19]), header.light, header.boxes, header.score_threshold))
 
 
 class _Header(msgspec.Struct, frozen=True):

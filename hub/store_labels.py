@@ -10,6 +10,8 @@ Laws:
 2. It has images of its batch, known answers that were mixed into it, or, of a machine, any that are here.
 """
 
+import itertools
+import math
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
@@ -150,8 +152,8 @@ class Labels:
     def add(self, label_set: LabelSet, images: Mapping[str, Sequence[Annotation]]) -> int:
         """Store a set with its images, event id to boxes, and return its number.
 
-        `minutes` are added to those of the batch. Raises `UnusableError` and stores nothing when there is no image, or
-        one is not of the batch.
+        `minutes` are added to those of the batch. Raises `UnusableError` and stores nothing when there is no image, one
+        is not of the batch, or the minutes are none.
         """
         return self.add_all([(label_set, images)])[0]
 
@@ -164,20 +166,14 @@ class Labels:
         if not images:
             msg = "a label set needs at least one image"
             raise UnusableError(msg)
+        if label_set.minutes is not None and not (math.isfinite(label_set.minutes) and label_set.minutes >= 0):
+            msg = f"{label_set.minutes} minutes: expected a number from 0 up"
+            raise UnusableError(msg)
         self._require_known(label_set, images)
         number: int = self._connection.execute(
             "INSERT INTO label_set (batch_id, kind, annotator, label_pass, labels, at_ms, source, minutes)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
-            (
-                label_set.batch_id,
-                label_set.kind,
-                label_set.annotator,
-                label_set.label_pass,
-                msgspec.json.encode(label_set.labels).decode(),
-                label_set.at_ms,
-                label_set.source,
-                label_set.minutes,
-            ),
+            (*label_set[1:5], msgspec.json.encode(label_set.labels).decode(), *label_set[6:]),
         ).fetchone()[0]
         self._connection.executemany(
             "INSERT INTO label_image (set_id, event_id, boxes) VALUES (?, ?, ?)",
@@ -311,12 +307,16 @@ class Labels:
 
     def rechecks(self, batch_id: int) -> list[Recheck]:
         """Return the newest re-check list of a batch, by rank."""
+        return next(iter(self.recheck_lists(batch_id)), [])
+
+    def recheck_lists(self, batch_id: int) -> list[list[Recheck]]:
+        """Return every re-check list of a batch, the newest first, each by rank."""
         rows = self._connection.execute(
             "SELECT event_id, rank, fault, label, x1, y1, x2, y2, score, why, at_ms, wrong FROM recheck"
-            " WHERE batch_id = ? AND at_ms = (SELECT max(at_ms) FROM recheck WHERE batch_id = ?) ORDER BY rank",
-            (batch_id, batch_id),
+            " WHERE batch_id = ? ORDER BY at_ms DESC, rank",
+            (batch_id,),
         )
-        return [_recheck(row) for row in rows]
+        return [list(one) for _, one in itertools.groupby(map(_recheck, rows), key=lambda one: one.at_ms)]
 
     def add_rechecks(self, batch_id: int, rechecks: Sequence[Recheck]) -> None:
         """Store a list; the one before it stays as history."""

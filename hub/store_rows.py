@@ -162,6 +162,7 @@ class BatchRow:
         weak_spot_id: the weak spot it was made for; None when it was made for none.
         minutes: of people's work on it, as far as it was told.
         forgotten: how many of its images `hub forget` removed; their ranks stay empty.
+        forgotten_honeypots: how many known answers that were mixed into it.
         random: its images were drawn from all, each as likely as the others: rates are measured on it.
     """
 
@@ -173,6 +174,7 @@ class BatchRow:
     model: str
     minutes: float | None = None
     forgotten: int = 0
+    forgotten_honeypots: int = 0
     random: bool = False
 
 
@@ -247,7 +249,10 @@ def leader_row(row: tuple[Any, ...]) -> LeaderRow:
 
 @contextmanager
 def immediate(connection: sqlite3.Connection) -> Iterator[None]:
-    """One write transaction: committed at the end, rolled back on any exception."""
+    """One write transaction: committed at the end, rolled back on any exception. Inside another it is part of it."""
+    if connection.in_transaction:
+        yield
+        return
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield

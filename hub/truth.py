@@ -64,6 +64,15 @@ def truths(store: Store, batch_id: int | None = None) -> dict[str, Truth]:
     return {event_id: truth_of(event_id, drawn) for event_id, drawn in of_image.items()}
 
 
+def people_truths(store: Store) -> dict[str, Truth]:
+    """Return people's answer for every image that people have looked at, by its event id, whatever a machine says."""
+    of_image: defaultdict[str, list[Drawn]] = defaultdict(list)
+    for one in store.labels.answers():
+        if one.label_set.kind != "machine" and one.label_set.labels:
+            of_image[one.event_id].append(one)
+    return {event_id: truth_of(event_id, drawn) for event_id, drawn in of_image.items()}
+
+
 def truth_of(event_id: str, drawn: Sequence[Drawn]) -> Truth:
     """Return the answer for one image from all that counts of it; at least one set, each with a label or more."""
     boxes: list[Annotation] = []

@@ -5,16 +5,17 @@ Laws:
 1. Validation images are the members of random batches that people have answered whole: were the hard ones still open,
    the rest would be no random draw.
 2. A validation image never calibrates a confidence.
+3. Where checks have contradicted a certificate, only images that were drawn after it speak for the same model: what it
+   was measured on did not tell what it labelled.
 """
 
-from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from edge.contract.errors import UnusableError
 from hub.store import Store
-from hub.truth import Truth, truth_of
+from hub.truth import Truth, people_truths
 
 CALIBRATING: Final = 300  # images, the newest
 
@@ -40,28 +41,30 @@ class Validation:
     notes: tuple[str, ...]
 
 
-def people_say(store: Store) -> dict[str, Truth]:
-    """Return people's answer for each image that people have looked at, by its event id, whatever a machine says."""
-    of_image = defaultdict(list)
-    for one in store.labels.answers():
-        if one.label_set.kind != "machine" and one.label_set.labels:
-            of_image[one.event_id].append(one)
-    return {event_id: truth_of(event_id, drawn) for event_id, drawn in of_image.items()}
-
-
-def validation(store: Store, *, can_tell: Sequence[str], names: Sequence[str] = ()) -> Validation:
+def validation(
+    store: Store, *, can_tell: Sequence[str], names: Sequence[str] = (), after_ms: int | None = None
+) -> Validation:
     """Return what a machine that can tell `can_tell` is measured on.
 
-    `names`: the labels that are asked for; without any, those that people looked for. Raises `RefusedError` when there
-    is no random batch, none is answered whole, or none of the labels can be told.
+    Args:
+        store: the database.
+        can_tell: the labels that it can tell.
+        names: the labels that are asked for; without any, those that people looked for.
+        after_ms: only batches that were drawn after this count: see law 3.
+
+    Raises:
+        RefusedError: when there is no random batch, none is answered whole, or none of the labels can be told.
     """
-    people = people_say(store)
-    drawn = {row.id: store.batch_members(row.id) for row in store.batches() if row.random}
+    people = people_truths(store)
+    every = {row.id: store.batch_members(row.id) for row in store.batches() if row.random}
+    drawn = {row.id: every[row.id] for row in store.batches() if row.random and row.created_at_ms > (after_ms or -1)}
     if not drawn:
-        msg = "no images were drawn at random: `hub batch new --random` draws some; export, label and import them"
+        since = " since its certificate, which the checks contradict" if every else ""
+        msg = f"no images were drawn at random{since}: `hub batch new --random` draws some; export, label, import them"
         raise RefusedError(msg)
-    members = {member.event_id for of_batch in drawn.values() for member in of_batch}
-    asked = tuple(names) or _looked_for([people[one] for one in members if one in people])
+    members = {member.event_id for of_batch in every.values() for member in of_batch}
+    counting = [one.event_id for of_batch in drawn.values() for one in of_batch if one.event_id in people]
+    asked = tuple(names) or _looked_for([people[one] for one in counting])
     labels = tuple(label for label in asked if label in can_tell)
     if asked and not labels:
         msg = f"the model can tell none of the labels asked for: {', '.join(asked)}"

@@ -15,6 +15,7 @@ from edge.contract.policy import BUILT_IN, Weights
 from edge.contract.samples import Reason
 from hub.contact_sheet import DETECTOR, PERSON, Tile, contact_sheet
 from hub.finding_verdicts import Camera, Judged, Row, Verdict, table
+from hub.shares import LEAST
 from hub.spot_names import camera_names
 from hub.store import FrameState, Store
 from hub.weight_policies import MIN_SEVERITY, Sent
@@ -45,13 +46,17 @@ def verdict_lines(judged: Judged, proposed: Sequence[Proposal[Camera]]) -> list[
         name = "all" if camera is None else names[camera]
         for number, row in enumerate(group):
             lines.append(f"{_cut(name if not number else '', _CAMERA):{_CAMERA}} {_row(row)}".rstrip())
+    if any(row.share is None for row in rows):
+        lines.append(f"too few: it takes {LEAST} judged")
+    if any(row.reason is Reason.CONTROL for row in rows):
+        lines += _wrapped("objects found: what the detector had of all that people drew on random frames")
     lines += ["", *_wrapped("Shares of what was annotated; of all findings only where a batch was drawn at random.")]
     return [*lines, *_weight_lines(proposed), *_reliability(proposed)]
 
 
 def sent_lines(proposed: Sequence[Proposal[Camera]], *, sent: Sequence[Sent], gone: Sequence[Camera]) -> list[str]:
     """Return what `hub verdicts --send` has changed."""
-    lines = [] if sent else ["no weights were changed"]
+    lines = [] if sent else ["no weights were changed: `hub verdicts` says what each camera needs"]
     for one in sent:
         lines += ["", "/".join(one.camera), *_table_of(one.before, one.after)]
         lines += [line for of in proposed if of.camera == one.camera for line in _dropped(of, "")]
@@ -153,7 +158,7 @@ def _before_after(before: Quality | None, after: Quality | None) -> tuple[str, s
 
 def _word(one: Proposal[Camera]) -> str:
     if one.missing:
-        return f"{one.missing} missing"
+        return f"needs {one.missing} more"
     return "better" if one.better else "as they are"
 
 

@@ -34,11 +34,21 @@ def view_of(
     """Return the view of a frozen batch. Raises `UnusableError`; see `hub.batches.batch_view` for the arguments."""
     members = tuple(_member(store, member) for member in frozen)
     plain = BatchView(
-        id=batch.id, title=batch.title, model=batch.model, members=members, labels=labels, label_pass=label_pass
+        id=batch.id,
+        title=batch.title,
+        model=batch.model,
+        members=members,
+        size=batch.size,
+        random=batch.random,
+        labels=labels,
+        label_pass=label_pass,
     )
     turn = plain.this_pass
     pots, notes = _honeypots(store, plain, honeypots)
-    view = replace(plain, members=_mixed(store, members, pots))
+    everyone = _mixed(store, members, pots)
+    if batch.random:  # known answers, too: nothing tells them apart
+        everyone = tuple(replace(member, test=True) for member in everyone)
+    view = replace(plain, members=everyone)
     if turn is not None:
         view = _with_context(store, view, turn)
         notes += [

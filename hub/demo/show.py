@@ -3,6 +3,7 @@
 The devices stay until the hub has what it asked for: a weak spot is named while they play, and its frames are theirs.
 """
 
+import json
 import shutil
 import signal
 import subprocess
@@ -66,12 +67,17 @@ source = "{source}"
 fps = 0
 """
 
+LABELS: Final = ("person",)
+
 _HUB: Final = """\
 database = "hub.db"
 
 [mqtt]
 host = "127.0.0.1"
 port = {port}
+
+[labels]
+names = {labels}
 """
 
 
@@ -93,7 +99,7 @@ def run_demo(out: Path, *, upload: Upload, size: int, console: Console) -> int:
     with ExitStack() as stack:
         broker, port = stack.enter_context(local_broker(out))
         console.print(f"broker [bold]{broker}[/] on 127.0.0.1:{port}; hub and three devices beside it, logs in {out}/")
-        (out / "hub.toml").write_text(_HUB.format(port=port))
+        (out / "hub.toml").write_text(_HUB.format(port=port, labels=json.dumps(LABELS)))
         hub = stack.enter_context(_running("hub", ["serve", "--config", "hub.toml"], out, name="hub"))
         _wait_for_database(hub, out)
         store = stack.enter_context(Store.open(out / "hub.db", create=False))
@@ -236,7 +242,7 @@ def _batch(store: Store, out: Path, *, size: int, console: Console) -> int:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     batch = new_batch(store, size=size, weak_spot_id=named[0].spot.id if named else None)
     folder = out / f"batch-{batch.id}"
-    export_batch(batch_view(store, batch.id), Format.CVAT, folder)
+    export_batch(batch_view(store, batch.id, labels=LABELS), Format.CVAT, folder)
     console.print(f"\nbatch {batch.id}: {batch.size} images, [bold]{batch.title}[/]")
     console.print(f"look at {folder / 'contact-sheet.png'}")
     console.print(f"open in CVAT: {folder / 'README.txt'} says how")

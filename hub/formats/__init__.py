@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Final
 from xml.sax import SAXParseException  # the parser itself is defusedxml's
 from xml.sax.handler import ContentHandler
 from xml.sax.xmlreader import AttributesImpl, Locator
@@ -20,6 +21,7 @@ from hub.archive import ZipFiles, is_junk, is_zip
 Files = Mapping[str, bytes]
 Source = Path | Files
 
+MAX_ELEMENTS: Final = 3_000_000  # of an XML file, about 1 GB in memory
 _ABSENT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -155,11 +157,16 @@ class _TreeBuilder(ContentHandler):
         self.top = Element("", 0)
         self._open = [self.top]
         self._locator: Locator | None = None
+        self._count = 0
 
     def setDocumentLocator(self, locator: Locator) -> None:  # noqa: N802 - SAX's own name
         self._locator = locator
 
     def startElement(self, name: str, attrs: AttributesImpl) -> None:  # noqa: N802
+        self._count += 1
+        if self._count > MAX_ELEMENTS:
+            msg = f"it has more than {MAX_ELEMENTS:,} elements"
+            raise ValueError(msg)
         line = self._locator.getLineNumber() if self._locator else None
         element = Element(name, line or 0, dict(attrs.items()))
         self._open[-1].children.append(element)

@@ -239,7 +239,11 @@ def _name(task_data: dict[str, object]) -> str:
     if not isinstance(address := task_data.get("image"), str):
         msg = "no image in its data"
         raise UnusableError(msg)
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError as error:
+        msg = f"its image {address!r} is no address: {error}"
+        raise UnusableError(msg) from error
     if local := parse_qs(parts.query).get("d"):
         return image_name(local[0])
     return _UPLOAD.sub("", image_name(unquote(parts.path)))
@@ -262,7 +266,7 @@ def _annotator(completed_by: object) -> str:
         if isinstance(email := completed_by.get("email"), str) and email:
             return email
         number = completed_by.get("id")
-    return "" if number is None else f"user-{number}"
+    return f"user-{number}" if isinstance(number, int | str) else ""
 
 
 def _box(region: _Region, size: tuple[int, int], place: str) -> DrawnBox:

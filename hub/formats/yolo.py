@@ -44,7 +44,8 @@ as they are: one that comes back moved counts as a mistake.
 _NAME_FILES: Final = ("classes.txt", "obj.names")
 _NOT_LABELS: Final = frozenset({"README.txt", "classes.txt"})
 _IMAGE_PATH = re.compile(r"\.(jpe?g|png|bmp|webp|tiff?)$", re.IGNORECASE)
-_MAP_ENTRY = re.compile(r"\s+(\d+)\s*:\s*(.+)")
+_MAP_ENTRY = re.compile(r"\s+([0-9]{1,9})\s*:\s*(.+)")
+_CLASS = re.compile(r"[0-9]{1,9}")
 _LIST_ENTRY = re.compile(r"\s*-\s+(.+)")
 
 Sizes = Mapping[str, tuple[int, int]]
@@ -222,7 +223,7 @@ def _box(columns: list[str], image: _Image, labels: tuple[str, ...], place: str)
     if len(columns) != 5:
         msg = f"{len(columns)} columns, expected 5: class x_centre y_centre width height"
         raise UnusableError(msg)
-    if not columns[0].isdecimal() or int(columns[0]) >= len(labels):
+    if not _CLASS.fullmatch(columns[0]) or int(columns[0]) >= len(labels):
         msg = f"class {columns[0]!r}, expected 0 to {len(labels) - 1}"
         raise UnusableError(msg)
     x, y, width, height = (number(column, "a coordinate") for column in columns[1:])

@@ -2,17 +2,20 @@
 
 Images with true boxes: coco128 and the annotated first half of `vtest.avi`, one frame every 12. In 21 % of the images
 errors are planted (tests.benchmarks.planted), ten times anew. COCO's own labels have errors, too: what the audit finds
-of those counts against it here.
+of those counts against it here. Of the 20 images that it lists first with nothing planted, looked at by eye, 4 are
+wrong (a donut without a box, a wooden tub as a potted plant, an oven drawn across two pictures, a walker half outside
+of the box), in 4 nobody can tell what is in the box, and 12 are right.
 
 The images fall into six parts (of the recording: by time). The weights that judge one part were fitted on the other
 five, with errors of other seeds. The built-in weights are fitted on all of it, and printed.
 
-AUROC: of the image score, bad images against clean ones; for each kind of error, images with that kind against clean
-ones by the same score, and boxes with it against all others by the probability of that fault. A missing object that the
-model does not see at all has the probability 0.
+AUROC of images: bad against clean ones by the image score; for each kind of error, images with it against clean ones,
+by the image score and by the probabilities of that fault alone. AUROC of boxes: annotations with the error against all
+others by the probability of the fault; of missing objects, the model's boxes on them against its other boxes that no
+annotation explains. Of objects that the model does not see at all nothing can be said; their share is printed.
 
-ObjectLab (Tkachenko, Mueller, Northcutt 2023) runs where cleanlab is installed (2.9 is Apache-2.0): its quality score of
-an image for the first two, its own score of each fault for boxes.
+ObjectLab (Tkachenko, Thyagarajan, Mueller 2023) runs where cleanlab is installed (2.9: Apache licence, 2.0): at its own
+thresholds, which few of this model's scores reach, and at lower ones.
 
 The data is not part of the project; without it the benchmark says so.
 """
@@ -20,6 +23,7 @@ The data is not part of the project; without it the benchmark says so.
 import csv
 import importlib.util
 import itertools
+import math
 from typing import NamedTuple
 
 import cv2
@@ -38,14 +42,10 @@ from tests.benchmarks.planted import KINDS, Image, Planted, plant
 STREET = "street"
 STEP = 12
 PARTS = 6
-FIT_SEEDS = range(100, 110)
+FIT_SEEDS = range(100, 120)
 SEEDS = range(10)
-OBJECTLAB = {
-    "its own thresholds": {"low_probability_threshold": 0.5, "high_probability_threshold": 0.95},
-    "thresholds .3, .7": {"low_probability_threshold": 0.3, "high_probability_threshold": 0.7},
-    "thresholds .3, .5": {"low_probability_threshold": 0.3, "high_probability_threshold": 0.5},
-    "thresholds .1, .3": {"low_probability_threshold": 0.1, "high_probability_threshold": 0.3},
-}
+OBJECTLAB = {"its own thresholds, .5 and .95": (0.5, 0.95), "at .3 and .7": (0.3, 0.7), "at .3 and .5": (0.3, 0.5)}
+ALPHA = 0.9  # its default
 BINS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.001)
 
 Seen = dict[str, tuple[Annotation, ...]]
@@ -199,45 +199,57 @@ def by_image(scores: dict[str, float], planted: dict[str, Planted]) -> dict[str,
     names = list(scores)
     values, kind = np.array([scores[name] for name in names]), np.array([kinds[name] for name in names])
     top = np.argsort(-values, kind="stable")[: round(0.1 * len(names))]
-    found = {"image": auroc(kind != "", values), "top 10 %": float((kind[top] != "").mean())}
+    found = {"bad images": auroc(kind != "", values), "precision in the top 10 %": float((kind[top] != "").mean())}
     for one in KINDS:
-        some = (kind == one) | (kind == "")
-        found[one] = auroc(kind[some] != "", values[some])
+        found[one] = against_clean(one, kind, values)
     return found
 
 
-def by_box(found: list[Inspected], planted: dict[str, Planted]) -> tuple[dict[str, float], dict[str, list]]:
+def against_clean(one: str, kind: np.ndarray, values: np.ndarray) -> float:
+    some = (kind == one) | (kind == "")
+    return auroc(kind[some] != "", values[some])
+
+
+def by_fault(found: list[Inspected], planted: dict[str, Planted]) -> dict[str, float]:
+    """Return AUROC of the images of each kind by the probabilities of that fault alone."""
+    kinds = of_kind(planted)
+    kind = np.array([kinds[one.page.name] for one in found])
+    scores = {
+        mine: np.array([1 - math.prod(1 - f.probability for f in one.faults if f.kind == mine) for one in found])
+        for mine in KINDS
+    }
+    return {one: against_clean(one, kind, scores[one]) for one in KINDS}
+
+
+def by_box(found: list[Inspected], planted: dict[str, Planted]) -> tuple[dict[str, float], list[tuple[float, bool]]]:
     """Return AUROC of each kind over boxes, and for the reliability every probability with its truth."""
     told: dict[str, list[tuple[float, bool]]] = {kind: [] for kind in KINDS}
+    lost = 0
     for one in found:
         wrong = planted[one.page.name].faults
         places = {(kind, box.xyxy) for kind, box in wrong}
-        lost = [box for kind, box in wrong if kind == "missing"]
+        missing = [box for kind, box in wrong if kind == "missing"]
+        lost += len(missing)
         for fault in one.faults:
             if fault.kind != "missing":
                 told[fault.kind].append((fault.probability, (fault.kind, fault.xyxy) in places))
-                places.discard((fault.kind, fault.xyxy))
                 continue
-            hits = [box for box in lost if box.label == fault.label and overlap(box, fault.xyxy) >= 0.5]
+            hits = [box for box in missing if overlap(box, fault.xyxy) >= 0.5]
             told["missing"].append((fault.probability, bool(hits)))
-            lost = [box for box in lost if box not in hits[:1]]
-        told["missing"] += [(0.0, True) for _ in lost]
-        for kind in OF_BOXES_DRAWN:
-            untold = len(one.page.boxes) - sum(fault.kind == kind for fault in one.faults)
-            left = sum(mine == kind for mine, _ in places)
-            told[kind] += [(0.0, True)] * left + [(0.0, False)] * (untold - left)
+            missing = [box for box in missing if box not in hits]
     scores = {
-        kind: auroc(np.array([t for _, t in some]), np.array([p for p, _ in some])) for kind, some in told.items()
+        kind: auroc(np.array([true for _, true in some]), np.array([p for p, _ in some])) for kind, some in told.items()
     }
-    return scores, told
+    scores["missing objects that the model sees"] = sum(true for _, true in told["missing"]) / lost
+    return scores, [one for some in told.values() for one in some]
 
 
 def overlap(box: Annotation, xyxy) -> float:
     return float(box_iou(corners([box]), np.float32([xyxy]))[0, 0])
 
 
-def objectlab(pages: list[Page], **thresholds: float) -> dict[str, float]:
-    """Return its image scores, turned so that 1 is surely wrong."""
+def objectlab(pages: list[Page]) -> dict[str, dict[str, float]]:
+    """Return its image scores at each of `OBJECTLAB`, turned so that 1 is surely wrong."""
     from cleanlab.object_detection import rank
 
     names = sorted({label for one in pages for label in one.labels})
@@ -250,8 +262,18 @@ def objectlab(pages: list[Page], **thresholds: float) -> dict[str, float]:
             rows = [(*box.xyxy, box.score) for box in one.seen if box.label == name and name in one.labels]
             of_image[at] = np.array(rows, np.float32).reshape(-1, 5)
         predictions.append(of_image)
-    quality = rank._get_subtype_label_quality_scores(labels=labels, predictions=predictions, **thresholds)
-    return {one.name: 1 - float(q) for one, q in zip(pages, quality, strict=True)}
+    auxiliary = rank._get_valid_inputs_for_compute_scores(ALPHA, labels, predictions)
+    found = {}
+    for name, (low, high) in OBJECTLAB.items():
+        of_faults = (
+            rank.compute_overlooked_box_scores(high_probability_threshold=high, auxiliary_inputs=auxiliary),
+            rank.compute_badloc_box_scores(low_probability_threshold=low, auxiliary_inputs=auxiliary),
+            rank.compute_swap_box_scores(high_probability_threshold=high, auxiliary_inputs=auxiliary),
+        )
+        pooled = np.array([rank.pool_box_scores_per_image(scores) for scores in of_faults])
+        quality = np.exp(np.log(np.maximum(pooled, 1e-6)).mean(axis=0))  # equal weights, its default
+        found[name] = {one.name: 1 - float(q) for one, q in zip(pages, quality, strict=True)}
+    return found
 
 
 def reliability(title: str, told: list[tuple[float, bool]]) -> None:
@@ -263,7 +285,8 @@ def reliability(title: str, told: list[tuple[float, bool]]) -> None:
         if inside.any():
             error += inside.mean() * abs(p[inside].mean() - true[inside].mean())
             print(
-                f"{low:>7.2f}-{min(high, 1):.2f} {inside.sum():>8} {p[inside].mean():>10.3f} {true[inside].mean():>6.3f}"
+                f"{low:>7.2f}-{min(high, 1):.2f} {inside.sum():>8} {p[inside].mean():>10.3f}"
+                f" {true[inside].mean():>6.3f}"
             )
     print(f"expected calibration error {error:.4f}")
 
@@ -320,12 +343,16 @@ def main(seen: Seen | None = None) -> None:
         found = judged(pages, odds)
         scores = {one.page.name: one.score for one in found}
         boxes, places = by_box(found, planted)
-        rows = {"audit, images": by_image(scores, planted), "audit, boxes": boxes}
-        told += [one for some in places.values() for one in some]
+        rows = {
+            "audit, images": by_image(scores, planted),
+            "audit, images, by that fault alone": by_fault(found, planted),
+            "audit, boxes": boxes,
+        }
+        told += places
         of_image += [(scores[name], bool(planted[name].faults)) for name in scores]
         if theirs is not None:
-            for name, thresholds in OBJECTLAB.items():
-                rows[f"ObjectLab, {name}"] = by_image(theirs([one.page for one in found], **thresholds), planted)
+            for name, quality in theirs([one.page for one in found]).items():
+                rows[f"ObjectLab, images, {name}"] = by_image(quality, planted)
         for title, row in rows.items():
             runs.setdefault(title, []).append(row)
     print(f"{len(images)} images, {len(SEEDS)} seeds, mean ± standard deviation over the seeds")

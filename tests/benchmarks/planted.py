@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from edge.detector.detections import box_iou
 from hub.annotation import Annotation
 from hub.evidence import corners
-from edge.detector.detections import box_iou
 
 KINDS = ("missing", "swapped", "badly_placed", "extra")
 SHARE = 0.21

@@ -28,7 +28,7 @@ def put(store: Store, *numbers: int, pictures: Mapping[int, bytes] | None = None
         picture = jpeg(number) if pictures is None else pictures[number]
         changed = {"captured_at_ms": NOW + 60_000 * number, "track": f"t{number}", **changes}
         payload = event_payload(number, picture=picture, **changed)
-        arrivals.append(arrival(Kind.EVENT, payload + picture))
+        arrivals.append(arrival(Kind.EVENT, payload + picture, device=changes.get("device", "box")))
     store.commit(arrivals, now_ms=NOW)
     group(store)
 

@@ -152,3 +152,27 @@ def test_an_empty_zip_is_empty(tmp_path) -> None:
     zipfile.ZipFile(made, "w").close()
     (tmp_path / "empty.zip").write_bytes(made.getvalue())
     assert dict(open_files(tmp_path / "empty.zip")) == {}
+
+
+def test_the_list_of_a_zip_is_read_once(file, monkeypatch) -> None:
+    """A VOC answer has a file for each image: reading the list for each of them takes the square of their number."""
+    with zipfile.ZipFile(file, "w") as made:
+        for number in range(5):
+            made.writestr(f"{number}.txt", "x")
+    lists = []
+    plain = zipfile.ZipFile._RealGetContents
+    monkeypatch.setattr(zipfile.ZipFile, "_RealGetContents", lambda opened: (lists.append(1), plain(opened)))
+    assert [content for _, content in ZipFiles(file).items()] == [b"x"] * 5
+    assert len(lists) == 1
+
+
+def test_no_more_is_unpacked_than_may_be_read(file, monkeypatch) -> None:
+    """The refusal would come too late once a bomb is in memory."""
+    write(file, [("a.txt", b"0" * 100_000)])
+    monkeypatch.setattr(archive, "MAX_BYTES", 1000)
+    asked = []
+    plain = zipfile.ZipExtFile.read
+    monkeypatch.setattr(zipfile.ZipExtFile, "read", lambda part, n=-1: (asked.append(n), plain(part, n))[1])
+    with pytest.raises(UnusableError):
+        ZipFiles(file)["a.txt"]
+    assert asked == [1001]

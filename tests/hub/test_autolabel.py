@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 import hub.cli
+from hub.account import account
 from hub.annotation import Annotation
 from hub.autolabel import Asked, apply_certificate, certify_model
 from hub.autolabel_report import report
@@ -219,6 +220,34 @@ def test_checks_that_contradict_make_a_certificate_void(store, onlooker):
         applied(store, onlooker)
 
 
+def test_a_second_import_of_the_same_costs_nothing_in_the_rounds(store):
+    """The rounds add up to the account of `hub costs`."""
+    answer(store, 1)
+    answer(store, 1, wrong=drawn_numbers(store, 1)[:2])
+    found = report(store, PRICES).rounds
+    paid = [(one.images_person, one.cost_person) for one in found]
+    assert paid == [(120, pytest.approx(120 * 0.26)), (0, 0.0), (2, pytest.approx(2 * 0.26))]
+    total = account(store, PRICES).total
+    assert (sum(cost for _, cost in paid), sum(images for images, _ in paid)) == (
+        pytest.approx(total.cost),
+        total.work.images,
+    )
+
+
+def test_what_a_void_certificate_was_measured_on_certifies_that_model_no_more(store, onlooker):
+    certified(store, onlooker)
+    done = applied(store, onlooker, limit=60)
+    answer(store, done.batch_id, wrong=drawn_numbers(store, done.batch_id))
+    with pytest.raises(RefusedError, match="no images were drawn at random since its certificate"):
+        certified(store, onlooker, epsilon=0.2)  # the same images, another promise
+    assert certified(store, Other()).images == 120  # they say of another model what they said
+    batch = random_batch(store, size=60, rng=random.Random(4), now_ms=NOW + 1)
+    answer(store, batch.id)
+    certificate = certified(store, onlooker, epsilon=0.3)
+    assert (certificate.images, details_of(certificate).attempt) == (60, 2)
+    assert in_force(store, onlooker.name) == certificate
+
+
 def test_checks_that_agree_leave_it_in_force(store, onlooker):
     certified(store, onlooker)
     done = applied(store, onlooker)
@@ -344,7 +373,7 @@ def test_certify_apply_and_report_as_they_are_typed(path, run):
     assert (status, out) == (1, "no certificate yet: `hub autolabel certify`\n")
     status, _, err = run("apply")
     assert status == 1
-    assert "hub: model starter-1@320x320x2 has no certificate" in err
+    assert f"hub: model {Onlooker.open().name} has no certificate" in err
     status, out, err = run("certify")
     assert (status, err) == (0, "")
     assert "certified: at most 10.0% of what reaches it is wrong" in out

@@ -16,8 +16,10 @@ from hub.certify import (
     alike,
     binomial_cdf,
     certify,
+    chance_of,
     contradicts,
     fewest,
+    hypergeometric_cdf,
     interval,
     most_wrong,
     needs,
@@ -27,6 +29,7 @@ from hub.certify import (
 )
 
 RATES = st.fractions(min_value=Fraction(1, 50), max_value=Fraction(49, 50), max_denominator=50)
+MANY = 10**7
 CONFIDENCES = st.lists(st.integers(0, 20).map(lambda n: n / 20), min_size=1, max_size=60)
 
 
@@ -60,12 +63,13 @@ def test_the_binomial_tail_of_many_does_not_overflow():
 
 @given(st.integers(1, 200), RATES, RATES)
 def test_a_test_errs_with_delta_at_most_at_any_risk_above_epsilon(images, epsilon, delta):
-    allowed = most_wrong(images, epsilon=float(epsilon), delta=float(delta))
+    allowed = most_wrong(images, epsilon=float(epsilon), delta=float(delta), left=0)
     assert allowed < images
     for risk in (epsilon, (epsilon + 1) / 2):
         assert exact(allowed, images, risk) <= delta + Fraction(1, 10**9)
-    # one more would be too many
-    assert exact(allowed + 1, images, epsilon) > delta - Fraction(1, 10**9)
+    if allowed + 1 < images:  # one more would be too many, by the first test or by the second
+        one_more = chance_of(allowed + 1, images, epsilon=float(epsilon), left=0)
+        assert one_more > float(delta) - 1e-9
 
 
 @given(st.integers(2, 25), st.data())
@@ -77,9 +81,56 @@ def test_drawn_from_few_without_replacement_the_test_errs_no_more(everything, da
     drawn = data.draw(st.integers(1, everything))
     epsilon, delta = data.draw(RATES), data.draw(st.fractions(Fraction(1, 50), Fraction(1, 4), max_denominator=50))
     wrong = math.floor(epsilon * everything) + 1
-    allowed = most_wrong(drawn, epsilon=float(epsilon), delta=float(delta))
+    allowed = most_wrong(drawn, epsilon=float(epsilon), delta=float(delta), left=everything - drawn)
     ways = sum(math.comb(wrong, k) * math.comb(everything - wrong, drawn - k) for k in range(allowed + 1))
     assert Fraction(ways, math.comb(everything, drawn)) <= delta
+
+
+@given(st.integers(1, 25), st.integers(1, 25), RATES, st.fractions(Fraction(1, 50), Fraction(1, 4), max_denominator=50))
+def test_what_is_left_is_seldom_worse_than_epsilon_however_few_they_are(drawn, left, epsilon, delta):
+    """Over every number of wrong ones: the probability to pass while more than epsilon of those left is wrong.
+
+    By counting. With the first test alone it is up to one half: of 25 drawn none are wrong, and one of two left is.
+    """
+    allowed = most_wrong(drawn, epsilon=float(epsilon), delta=float(delta), left=left)
+    everything = drawn + left
+    for wrong in range(everything + 1):
+        ways = sum(
+            math.comb(wrong, k) * math.comb(everything - wrong, drawn - k)
+            for k in range(allowed + 1)
+            if wrong - k > epsilon * left
+        )
+        assert Fraction(ways, math.comb(everything, drawn)) <= delta
+
+
+@given(st.integers(0, 30), st.integers(0, 30), st.integers(-1, 31), st.data())
+def test_the_hypergeometric_tail_is_exact(bad, good, most, data):
+    drawn = data.draw(st.integers(0, bad + good))
+    ways = sum(math.comb(bad, k) * math.comb(good, drawn - k) for k in range(min(most, drawn) + 1))
+    found = hypergeometric_cdf(most, drawn, bad=bad, everything=bad + good)
+    assert found == pytest.approx(ways / math.comb(bad + good, drawn))
+
+
+def test_of_very_many_the_second_test_asks_what_the_first_one_asks():
+    for wrong in (0, 8, 12):
+        expected = binomial_cdf(wrong, 150, 0.1)
+        assert chance_of(wrong, 150, epsilon=0.1, left=MANY) == pytest.approx(expected, rel=1e-3)
+        assert chance_of(wrong, 150, epsilon=0.1, left=200) > expected
+
+
+def test_of_few_that_are_left_the_promise_holds_for_them():
+    """Of 300 images, 8 % wrong, 200 are drawn: by the first test alone 1 in 6 or more would be a broken promise."""
+    rng, broken, passed = random.Random(11), 0, 0
+    for _ in range(300):
+        everything = [Judged(rng.random(), rng.random() < 0.08) for _ in range(300)]
+        rest = everything[200:]
+        level = certify(everything[:200], [one.confidence for one in rest], epsilon=0.1, delta=0.1).certified
+        if level is not None:
+            accepted = [one.wrong for one in rest if one.confidence >= level.threshold]
+            passed += 1
+            broken += sum(accepted) > 0.1 * len(accepted)
+    assert passed > 10
+    assert broken / 300 <= 0.1 + 3 * math.sqrt(0.1 * 0.9 / 300)
 
 
 @given(RATES, RATES)
@@ -170,7 +221,7 @@ def test_violations_stay_under_delta_at_a_risk_just_above_epsilon():
 )
 def test_what_is_refused_when_all_are_equally_sure(images, wrong, certified):
     drawn = [Judged(0.5, number < wrong) for number in range(images)]
-    verdict = certify(drawn, [0.5] * 10, epsilon=0.1, delta=0.1)
+    verdict = certify(drawn, [0.5] * 10, epsilon=0.1, delta=0.1, population=5000)
     assert (verdict.certified is not None) == certified
     assert len(verdict.levels) == 1
 
@@ -197,13 +248,21 @@ def test_nothing_left_to_label_is_refused():
 )
 def test_so_many_more_images_are_enough(images, wrong):
     drawn, pool = [Judged(0.5, n < wrong) for n in range(images)], [0.5, 0.4]
-    assert certify(drawn, pool, epsilon=0.1, delta=0.01).certified is None
-    more = needs(drawn, pool, epsilon=0.1, delta=0.01)
+    assert certify(drawn, pool, epsilon=0.1, delta=0.01, population=MANY).certified is None
+    more = needs(drawn, pool, epsilon=0.1, delta=0.01, population=MANY)
     assert more is not None
     assert more > 0
     carried = math.floor(shares(images + more, epsilon=0.1, delta=0.01)[0] * (images + more))
-    allowed = most_wrong(carried, epsilon=0.1, delta=0.01)
+    allowed = most_wrong(carried, epsilon=0.1, delta=0.01, left=MANY)
     assert binomial_cdf(allowed, carried, wrong / images) >= POWER
+
+
+def test_the_fewer_are_left_the_more_are_needed():
+    drawn, pool = [Judged(0.5, n < 1) for n in range(30)], [0.5, 0.4]
+    found = [needs(drawn, pool, epsilon=0.1, delta=0.05, population=left) for left in (MANY, 3000, 60)]
+    assert None not in found
+    assert found[0] < found[1] < 3000  # these are here
+    assert found[2] >= 60  # and so many are not
 
 
 def test_no_number_helps_where_the_most_confident_are_wrong_too_often():
@@ -215,13 +274,13 @@ def test_few_images_are_judged_by_the_more_confident_half():
     drawn = [Judged(n / 20, n < 10) for n in range(20)]
     pool = [n / 20 for n in range(20)]
     assert shares(20, epsilon=0.1, delta=0.1)[0] == 1.0
-    more = needs(drawn, pool, epsilon=0.1, delta=0.1)
+    more = needs(drawn, pool, epsilon=0.1, delta=0.1, population=MANY)
     assert more is not None
     assert more > 20
 
 
 def test_without_any_image_a_number_is_named():
-    assert 100 < needs([], [0.5], epsilon=0.1, delta=0.1) < 600
+    assert 100 < needs([], [0.5], epsilon=0.1, delta=0.1, population=MANY) < 600
 
 
 @given(st.floats(0.001, 0.999))
@@ -249,14 +308,37 @@ def test_the_exact_interval(wrong, images, low, high):
     [
         (0, 0, False),
         (2, 20, False),  # as promised
-        (4, 20, False),  # .133
-        (5, 20, True),  # .043
-        (1, 1, False),  # .1
-        (2, 2, True),  # .01
+        (5, 20, False),  # 1 in 23 for a single look, but one looks again and again
+        (7, 20, True),
+        (2, 2, False),  # two images
+        (3, 3, True),
+        (40, 200, True),
     ],
 )
 def test_what_contradicts_ten_percent(wrong, images, says):
     assert contradicts(wrong, images, epsilon=0.1) is says
+
+
+def test_a_promise_that_is_kept_is_seldom_contradicted_however_often_one_looks():
+    """Exactly, over all ways of 200 checks at the very limit, looked at after each."""
+    stopped, alive = 0.0, {0: 1.0}
+    for images in range(1, 201):
+        grown: dict[int, float] = {}
+        for wrong, chance in alive.items():
+            grown[wrong] = grown.get(wrong, 0.0) + chance * 0.9
+            grown[wrong + 1] = grown.get(wrong + 1, 0.0) + chance * 0.1
+        stopped += sum(chance for wrong, chance in grown.items() if contradicts(wrong, images, epsilon=0.1))
+        alive = {wrong: chance for wrong, chance in grown.items() if not contradicts(wrong, images, epsilon=0.1)}
+    assert 0.01 < stopped <= 0.05
+
+
+def test_a_promise_that_is_broken_twice_over_is_contradicted_by_a_hundred_checks():
+    rng = random.Random(2)
+    found = 0
+    for _ in range(200):
+        wrong = itertools.accumulate(rng.random() < 0.2 for _ in range(100))
+        found += any(contradicts(count, images, epsilon=0.1) for images, count in enumerate(wrong, 1))
+    assert found / 200 > 0.55
 
 
 def test_alike_tells_what_has_shifted():

@@ -65,6 +65,22 @@ def test_a_second_import_says_what_changed(run, store, tmp_path) -> None:
     assert "nothing has changed since the earlier import" in printed.splitlines()
 
 
+def test_a_review_is_a_part_of_the_batch_and_the_rest_is_not_missed(run, store, tmp_path) -> None:
+    batch = made_batch(store, 3)
+    as_zip(files_of(store, batch, {1: [KEPT, person(40)]}), tmp_path / "again.zip")
+    _, printed, _ = run("again.zip", "-b", "1", "--annotator", "eve", "--review")
+    assert "1 image, 2 boxes by eve" in printed
+    assert "not in it" not in printed
+
+
+def test_who_is_not_named_is_asked_for(run, store, tmp_path) -> None:
+    as_zip(files_of(store, made_batch(store, 1), {1: [person(40)]}), tmp_path / "answer.zip")
+    _, printed, _ = run("answer.zip", "-b", "1")
+    assert "nobody is named: with --annotator NAME" in printed
+    _, printed, _ = run("answer.zip", "-b", "1", "-a", "ann")
+    assert "nobody is named" not in printed
+
+
 def test_a_file_that_nobody_has_touched_is_asked_about(run, store, tmp_path) -> None:
     as_zip(files_of(store, made_batch(store, 1), {1: [KEPT]}), tmp_path / "answer.zip")
     _, printed, _ = run("answer.zip", "-b", "1")
@@ -119,7 +135,7 @@ def test_json_has_the_report_or_all_faults(run, store, tmp_path) -> None:
         (("none.xml", "-b", "1"), "hub: none.xml: no such file or folder"),
         (("hub.toml", "-b", "1"), "hub: no annotations in a known format here, only hub.toml"),
         (("hub.toml", "-b", "7"), "hub: there is no batch 7"),
-        (("hub.toml", "-b", "1", "--pass", "dog"), "hub: no pass 'dog': the labels are person, head"),
+        (("hub.toml", "-b", "1", "--pass", "dog"), "hub: no pass 'dog': asked for: person, head"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(run, store, words, says) -> None:
@@ -128,3 +144,11 @@ def test_what_cannot_be_done_is_one_line(run, store, words, says) -> None:
     assert (status, printed) == (2, "")
     assert said.startswith(says)
     assert said.count("\n") == 1
+
+
+def test_no_terminal_obeys_what_a_file_says(run, store, tmp_path) -> None:
+    made_batch(store, 1)
+    (tmp_path / "back").mkdir()
+    (tmp_path / "back" / "data.yaml").write_bytes(b'names: ["\\u001b[2J"]')
+    status, _, said = run("back", "--batch", "1")
+    assert (status, said) == (2, "hub: the annotator's labels are [2J, asked for is person, head\n")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import hub.cli
 from hub.account import account
+from hub.autolabel_report import rounds
 from hub.costs import Prices, Work, by_hand, cost_of, cost_of_work, work_by_batch
 from hub.naming import open_by_hand
 from hub.store import Store
@@ -142,6 +143,17 @@ def test_the_account_of_a_database(store) -> None:
     assert (lines[first].settled, lines[first].misses, lines[first].boxes) == (4, 3, 4), "the review found the third"
     assert (lines[second].settled, lines[second].misses) == (2, 1)
     assert told.cost_per_fixed is None
+
+
+def test_the_rounds_of_the_report_cost_what_the_account_says(store) -> None:
+    batch = made_batch(store, 2)
+    for boxes in ([person(4)], [person(4)], [person(4), person(40)]):  # the second brings back the first
+        draw(store, batch, {1: boxes, 2: []}, minutes=3)
+    draw(store, batch, {1: [person(4)]}, kind="review", annotator="eve")
+    told = list(rounds(store, EACH))
+    assert [one.images_person for one in told] == [2, 0, 1, 1]
+    assert [one.boxes_person for one in told] == [1, 0, 1, 1]
+    assert sum(one.cost_person for one in told) == pytest.approx(account(store, EACH).total.cost)
 
 
 def test_the_command(run, store, tmp_path) -> None:

@@ -12,6 +12,7 @@ from hub.dedupe import DuplicateIndex
 from hub.store import BatchMember, FrameState, GroupAssignment, Store
 from hub.store_forgotten import Scope
 from hub.store_groups import StaleError
+from hub.store_labels import LabelSet
 from hub.tags import Tagger, TagsConfig
 from tests.hub.made import arrival, event_id, event_payload, finding, gone_payload, heartbeat_payload, part_payloads
 from tests.hub.two_devices import forget
@@ -266,6 +267,24 @@ def test_what_a_device_answers_leaves_the_pool_with_its_batch(store):
     store.freeze_batch(members, now_ms=NOW, title="t")
     step(now)
     assert line.of("box") == 10
+
+
+def test_what_a_machine_has_labelled_fills_no_pool(store):
+    """No batch takes it, so that others are asked for in its place; but never another of the same group."""
+    line = Line()
+    now = curator(store, line, explore=5)
+    beat(store, "box")
+    put(store, *range(1, 29))
+    step(now, times=2)
+    answer(store, line)
+    step(now)
+    assert line.of("box") == 5
+    made = LabelSet(0, None, "machine", "m", "", ("person",), NOW, "certificate 1", None)
+    store.labels.add(made, {event: () for _, event in line.asked[:3]})
+    assert len(store.candidates()) == 2
+    step(now)
+    assert line.of("box") == 8
+    assert len({event for _, event in line.asked}) == 8
 
 
 def test_what_is_too_old_is_asked_for_no_more(store):

@@ -4,6 +4,7 @@ import pytest
 
 from edge.contract.errors import UnreachableError, UnusableError
 from edge.contract.samples import Box
+from hub import cvat_pull
 from hub.annotation import Annotation
 from hub.config import HubConfig
 from hub.label_faults import FaultsError
@@ -213,3 +214,23 @@ def test_a_task_that_was_deleted_meanwhile_is_named(store, server, config) -> No
     server.tasks.clear()
     with pytest.raises(UnusableError, match="task 1 was deleted on the server: what was drawn in it is lost"):
         pull(store, config)
+
+
+def test_of_two_pulls_at_once_one_imports(store, server, config, monkeypatch) -> None:
+    """The other finds, within the transaction that would store it, that it was overtaken."""
+    made_batch(store, 2)
+    push(store, config, assignee="bob")
+    only(server).finish()
+    plain = cvat_pull.import_labels
+
+    def overtaken(*args, **more):
+        monkeypatch.setattr(cvat_pull, "import_labels", plain)
+        pull(store, config, minutes=5)
+        return plain(*args, **more)
+
+    monkeypatch.setattr(cvat_pull, "import_labels", overtaken)
+    with pytest.raises(UnusableError, match=r"another pull .* has just imported from it"):
+        pull(store, config, minutes=5)
+    assert len(store.labels.sets(1)) == 1
+    assert store.batch(1).minutes == 5
+    assert [answer.imported for answer in pull(store, config, minutes=5).answers] == [None]

@@ -199,3 +199,8 @@ def test_a_batch_is_pushed_once_for_each_pass_unless_asked_for_again(store, serv
     anew = push(store, config)
     assert anew.made
     assert [note for note in anew.notes if "was deleted on the server" in note]
+
+
+def test_what_the_batch_lacks_is_told(store, server, config) -> None:
+    made_batch(store, 2)
+    assert push(store, config, honeypots=3).notes[0].startswith("no honeypots: no image of an earlier batch")

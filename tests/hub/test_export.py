@@ -63,7 +63,9 @@ def member(rank=1, **changes):
 
 
 def batch(*members, **changes):
-    settings = {"id": 7, "title": "persons in the dark", "model": "starter-1.0", "members": members or (member(),)}
+    members = members or (member(),)
+    settings = {"id": 7, "title": "persons in the dark", "model": "starter-1.0", "members": members}
+    settings["size"] = max(one.rank for one in members)
     return BatchView(**(settings | changes))
 
 
@@ -104,6 +106,15 @@ def test_the_annotator_is_told_what_to_do(tmp_path):
             assert words in text
         assert "\n  dog\n  person\n" in text
         assert max(map(len, text.splitlines())) <= 120
+
+
+def test_who_gets_random_images_is_told_that_they_are_for_measuring(tmp_path):
+    drawn = batch(member(1, test=True), member(2, test=True), random=True)
+    export_batch(drawn, Format.YOLO, tmp_path / "out")
+    text = (tmp_path / "out" / "README.txt").read_text()
+    assert "All of these images were drawn at random and are for measuring" in text
+    assert "NEVER TRAIN ON THEM" in text
+    assert "decided by camera and time" not in text
 
 
 def test_the_manifest_ties_images_to_events(tmp_path):

@@ -221,7 +221,7 @@ def test_the_command_and_its_sheet(run, store, tmp_path) -> None:
     lines = printed.splitlines()
     assert all(len(line) <= 80 for line in lines)
     assert lines[1].split() == ["all", "missed", "14", "12", "86%", "60-96"]
-    assert "16 missing" in printed, "of the thirty that weights take"
+    assert "needs 16 more" in printed, "of the thirty that weights take"
     assert (tmp_path / "wrong.png").read_bytes().startswith(b"\x89PNG")
     shown = json.loads(run("verdicts", "--json")[1])
     assert [row["right"] for row in shown["table"][:1]] == [12]

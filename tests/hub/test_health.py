@@ -50,6 +50,7 @@ def row(number, **changes):
         "here": True,
         "batch_id": None,
         "test": False,
+        "random": False,
         "light": Light(80.0, 20.0, 3.0, 5.0),
         "boxes": (),
         "score_threshold": 0.3,
@@ -500,6 +501,24 @@ def test_nothing_labelled_says_how_to_begin_and_exits_1(tmp_path):
     as_json = run(tmp_path / "hub.db", "--json")
     assert as_json.exit_code == 1
     assert json.loads(as_json.stdout)["train"] == 0
+
+
+def test_what_was_drawn_at_random_is_counted_apart(tmp_path):
+    """It is on no side of the split: it measures machine labels, so that nothing may be trained on it."""
+    database = tmp_path / "hub.db"
+    with Store.open(database) as store:
+        numbers = apart(store, 20)
+        drawn = freeze(store, *numbers[:8], random=True)
+        draw(store, drawn, {n: [person(n), person(30)] for n in numbers[:8]})
+        only = run(database)
+        assert (only.exit_code, "only images that were drawn at random" in only.stderr) == (1, True)
+        draw(store, freeze(store, *numbers[8:]), {n: [person(n)] for n in numbers[8:]})
+    done = run(database)
+    assert done.exit_code == 0, done.output
+    assert "apart: 8 images drawn at random with 16 labels" in done.stdout
+    told_ = json.loads(run(database, "--json").stdout)
+    assert (told_["train"] + told_["test"], told_["train_boxes"] + told_["test_boxes"]) == (12, 12)
+    assert (told_["random"], told_["random_boxes"], [one["batch_id"] for one in told_["batches"]]) == (8, 16, [2])
 
 
 def test_no_database_and_a_wrong_input_are_one_line(tmp_path):

@@ -1,25 +1,28 @@
 """What comes back is stored as it was drawn, whole or not at all, and nothing else is."""
 
+import json
+import os
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge.contract.errors import UnusableError
-from edge.contract.topics import Kind
-from hub.annotation import Annotation
+from hub.annotation import CONTEXT, Annotation
 from hub.batches import batch_view
 from hub.export import Format, export_batch
-from hub.label_faults import DOUBLE_IOU, overlap
+from hub.import_lines import faults_as_json
+from hub.label_faults import DOUBLE_IOU, MAX_BOXES, overlap
 from hub.labeling import Changed, FaultsError, ImportReport
 from hub.naming import refresh
 from hub.store import Store
 from hub.store_forgotten import Scope
-from hub.store_labels import Recheck
+from hub.store_labels import Honeypot, Recheck
 from hub.weakspots import SpotState, sources, step_of, weak_spot
 from tests.hub.labelled import NOW, draw, event_id, freeze, made_batch, person, put
-from tests.hub.made import arrival, event_payload, jpeg
+from tests.hub.made import jpeg
 from tests.hub.returned import LABELS, as_folder, as_zip, bare, files_of, names_of, stored, take
-from tests.hub.sighted import TAGGER, group, weak
+from tests.hub.sighted import TAGGER, weak
 
 BIG = (1920, 1080)
 
@@ -122,9 +125,7 @@ def test_an_image_is_found_in_another_case_and_suffix(store, old, new) -> None:
 
 def test_an_image_that_was_forgotten_meanwhile_is_passed_over(store) -> None:
     put(store, 1)
-    payload = event_payload(2, picture=jpeg(2), device="yard", captured_at_ms=NOW)
-    store.commit([arrival(Kind.EVENT, payload + jpeg(2), device="yard")], now_ms=NOW)
-    group(store)
+    put(store, 2, device="yard")
     batch = freeze(store, 1, 2)
     files = files_of(store, batch, {1: [person(1)], 2: [person(2)]})
     list(store.upkeep.forget(Scope("lab", "yard", NOW * 2, whole=True), now_ms=NOW))
@@ -320,3 +321,114 @@ def test_the_report_is_whole(store) -> None:
     assert (kept.source, kept.kind, kept.annotator, kept.at_ms) == ("cvat: from bob", "person", "ann", NOW)
     assert isinstance(report, ImportReport)
     assert (report.set_id, report.set_ids, report.annotators) == (kept.id, (kept.id,), ("ann",))
+
+
+# What an attacker or a careless hand would do
+
+
+def odd(images, *, boxes=()):
+    """A COCO file of these names of images, with boxes on the first."""
+    told = [{"id": at, "file_name": name, "width": 64, "height": 48} for at, name in enumerate(images)]
+    drawn = [{"id": at, "image_id": 0, "category_id": 1, "bbox": box} for at, box in enumerate(boxes)]
+    content = {"images": told, "annotations": drawn, "categories": [{"id": 1, "name": "person"}]}
+    return {"a.json": json.dumps(content).encode()}
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("\x1b[2J\r\x00.jpg", "[2J .jpg is no image of batch 1"),  # no terminal obeys a file
+        ("\u202egpj.exe", "gpj.exe is no image of batch 1"),
+        ("0" * 5000 + "1-01-train-x.jpg", "0" * 800),  # more digits than int() takes
+        ("0001-" + "1" * 5000 + "-train-x.jpg", "0001-" + "1" * 795),
+        ("x" * 1_000_000, "x" * 800),
+    ],
+)
+def test_an_odd_name_is_told_in_plain_text(store, name, says) -> None:
+    made_batch(store, 1)
+    with pytest.raises(FaultsError) as refused:
+        take(store, 1, odd([name]))
+    assert str(refused.value) == f"a.json: image 0: {says}"
+
+
+def test_a_name_of_a_file_that_is_no_text_can_be_told_as_json(store, tmp_path) -> None:
+    made_batch(store, 1)
+    (tmp_path / os.fsdecode(b"\xff.xml")).write_bytes(b"<annotation></annotation>")
+    os.mkfifo(tmp_path / "pipe.xml")  # a pipe has no end
+    (tmp_path / "link.xml").symlink_to("/etc/passwd")
+    with pytest.raises(FaultsError) as refused:
+        take(store, 1, tmp_path)
+    assert [fault["place"] for fault in json.loads(faults_as_json(refused.value))["faults"]] == [".xml"]
+
+
+def test_more_boxes_than_can_be_compared_are_a_fault(store) -> None:
+    batch = made_batch(store, 1)
+    name = names_of(store, batch)[event_id(1)]
+    with pytest.raises(FaultsError, match=f"{MAX_BOXES + 1:,} boxes; an image can have {MAX_BOXES:,}"):
+        take(store, batch, odd([name], boxes=[[1, 2, 9, 9]] * (MAX_BOXES + 1)))
+
+
+@pytest.mark.parametrize("minutes", [float("nan"), float("inf"), -1.0])
+def test_minutes_that_are_none_are_refused(store, minutes) -> None:
+    batch = made_batch(store, 1)
+    take(store, batch, files_of(store, batch, {1: []}), minutes=5)
+    with pytest.raises(UnusableError, match="minutes: expected a number from 0 up"):
+        take(store, batch, files_of(store, batch, {1: []}), minutes=minutes)
+    assert store.batch(batch).minutes == 5
+
+
+def test_a_name_with_an_accent_is_one_annotator_however_it_is_written(store) -> None:
+    batch = made_batch(store, 1)
+    for who in ("Jos\u00e9", " Jose\u0301"):
+        take(store, batch, files_of(store, batch, {1: []}), annotator=who)
+    assert {one.annotator for one in store.labels.sets(batch)} == {"Jos\u00e9"}
+
+
+def test_a_pass_that_is_imported_as_all_labels_is_refused(store, tmp_path) -> None:
+    batch = made_batch(store, 1)
+    out = export_batch(batch_view(store, batch, labels=LABELS, label_pass="person"), Format.COCO, tmp_path / "out").out
+    with pytest.raises(UnusableError, match="it answers the pass person: import it with --pass person"):
+        take(store, batch, out)
+    with pytest.raises(UnusableError, match="it answers the pass person"):
+        take(store, batch, out, label_pass="head")
+    context = person(3, origin=CONTEXT)  # the file alone, without its folder
+    with pytest.raises(UnusableError, match="boxes of earlier passes as context"):
+        take(store, batch, files_of(store, batch, {1: [context]}))
+    assert store.labels.sets(batch) == []
+    take(store, batch, out, label_pass="person")
+
+
+def test_names_stay_what_they_were_when_the_last_images_are_forgotten(store) -> None:
+    """With 100 images the ranks have three digits; one of those left has not."""
+    put(store, *range(1, 100))
+    put(store, 100, 101, device="yard")
+    batch = freeze(store, *range(1, 102))
+    files = files_of(store, batch, {1: [person(1)]})
+    list(store.upkeep.forget(Scope("lab", "yard", NOW * 2, whole=True), now_ms=NOW))
+    assert take(store, batch, files).images == 1
+
+
+def test_a_forgotten_known_answer_does_not_keep_the_others_out(store) -> None:
+    put(store, 9, device="yard")
+    freeze(store, 9)
+    batch = made_batch(store, 2)
+    store.labels.freeze_honeypots(batch, [Honeypot(event_id(9), 1, (person(3),))])
+    files = files_of(store, batch, {1: [person(1)], 2: [], 9: [person(3)]})
+    list(store.upkeep.forget(Scope("lab", "yard", NOW * 2, whole=True), now_ms=NOW))
+    report = take(store, batch, files)
+    assert stored(store, batch) == {event_id(1): (person(1),), event_id(2): ()}
+    assert any("1 images were forgotten" in note for note in report.notes)
+    assert list(store.violations()) == []
+
+
+def test_what_fails_within_an_import_leaves_nothing_of_it(store) -> None:
+    """A kill between two steps would leave a weak spot behind its labels, or a pull that is imported twice."""
+    batch = made_batch(store, 1)
+
+    def fail() -> None:
+        assert len(store.labels.sets(batch)) == 1
+        raise UnusableError
+
+    with pytest.raises(UnusableError):
+        take(store, batch, files_of(store, batch, {1: []}), minutes=3, alongside=fail)
+    assert (store.labels.sets(batch), store.batch(batch).minutes) == ([], None)

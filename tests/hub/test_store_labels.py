@@ -5,8 +5,8 @@ import pytest
 from edge.contract.errors import UnusableError
 from hub.store import Store
 from hub.store_forgotten import Scope
-from hub.store_labels import Certificate, Honeypot, Recheck
-from tests.hub.labelled import NOW, draw, event_id, made_batch, person, put
+from hub.store_labels import Certificate, Honeypot, LabelSet, Recheck
+from tests.hub.labelled import NOW, draw, event_id, freeze, made_batch, person, put
 
 
 @pytest.fixture
@@ -81,3 +81,56 @@ def test_what_is_labelled_is_never_swept_and_is_forgotten_with_its_image(store) 
         pass
     assert store.labels.drawn() == []
     assert list(store.violations()) == []
+
+
+def test_an_answer_stays_when_its_annotator_meets_the_image_again_as_a_known_answer(store) -> None:
+    first, second = made_batch(store, 1), made_batch(store, 1, first=2)
+    draw(store, first, {1: [person(1)]})
+    store.labels.freeze_honeypots(second, [Honeypot(event_id(1), 1, (person(1),))])
+    draw(store, second, {1: [], 2: []})
+    assert [one.boxes for one in store.labels.answers(first)] == [(person(1),)]
+    assert [one.boxes for one in store.labels.drawn(first)] == [(person(1),)]
+
+
+def test_no_trace_of_labels_is_left_of_what_was_forgotten(tmp_path) -> None:
+    """Not who drew, nor the name of the file, which a camera's name may be in."""
+    with Store.open(tmp_path / "hub.db") as store:
+        put(store, 1, camera="secretcam")
+        put(store, 2, 3, 4, device="yard")
+        batch, later = freeze(store, 1, 2), freeze(store, 3)
+        for images, who in (({1: [person(1)], 2: [person(2)]}, "both"), ({1: [person(1)]}, "gonewho")):
+            drawn = {event_id(number): boxes for number, boxes in images.items()}
+            about = LabelSet(0, batch, "person", who, "", ("person",), NOW, "voc: 0001-01-secretcam.xml", 4.0)
+            store.labels.add(about, drawn)
+        store.labels.freeze_honeypots(later, [Honeypot(event_id(1), 1, (person(13.37),))])
+        store.labels.add_opinions("m", {event_id(1): [person(13.37, score=0.5)]})
+        store.labels.add_rechecks(batch, [Recheck(event_id(1), 1, "missing", "person", None, 0.9, "secretcam", NOW)])
+        list(store.upkeep.forget(Scope("lab", "box", NOW * 2, whole=True), now_ms=NOW))
+        assert [(one.annotator, one.source) for one in store.labels.sets()] == [("both", "voc")]
+        assert (store.batch(batch).forgotten, store.batch(batch).minutes) == (1, 8.0), "what it cost stays"
+        assert (store.batch(later).forgotten, store.batch(later).forgotten_honeypots) == (0, 1)
+        assert list(store.violations()) == []
+    found = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert [word for word in (b"secretcam", b"gonewho", b"13.37") if word in found] == []
+    assert b"yard" in found
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        ("DELETE FROM label_image", "a label set has no image: 1"),
+        ("UPDATE honeypot SET boxes = '[1]'", "the known answer on "),
+        ("""UPDATE opinion SET boxes = '[{"xyxy":[1,2,900,40],"label":"a"}]'""", "the opinion on "),
+        ("UPDATE label_image SET boxes = '{'", "what label set 1 has of "),
+        ("DELETE FROM finding WHERE id = 1", "points to a row of finding that does not exist"),
+    ],
+)
+def test_check_finds_labels_that_are_damaged(store, spoil, says) -> None:
+    batch = made_batch(store, 2)
+    draw(store, batch, {1: [person(1)]})
+    store.labels.freeze_honeypots(batch, [Honeypot(event_id(2), 1, (person(3),))])
+    store.labels.add_opinions("m", {event_id(1): [person(1, score=0.5)]})
+    assert list(store.violations()) == []
+    store._connection.execute("PRAGMA foreign_keys = OFF")
+    store._connection.execute(spoil)
+    assert any(says in line for line in store.violations())

@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub.testshare import BLOCK_MS, SHARE, is_test
+from hub.store import BatchMember, BatchRow
+from hub.testshare import BLOCK_MS, SHARE, is_test, may_train
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,20}", fullmatch=True)
 
@@ -37,6 +38,12 @@ def test_no_image_ever_changes_sides():
     start = 1_700_000_000_000
     sides = [is_test(site="lab", device="box", camera="door", captured_at_ms=start + n * BLOCK_MS) for n in range(40)]
     assert [n for n, test in enumerate(sides) if test] == [1, 5, 7, 9, 11, 12, 20, 39]
+
+
+def test_what_was_drawn_at_random_and_the_test_share_are_never_trained_on():
+    batches = [BatchRow(1, 0, 1, "t", None, "m", random=drawn) for drawn in (False, True)]
+    members = [BatchMember("e", 1, "w", 0.0, test=test) for test in (False, True)]
+    assert [may_train(batch, member) for batch in batches for member in members] == [True, False, False, False]
 
 
 def test_a_block_begins_and_ends_at_its_millisecond():

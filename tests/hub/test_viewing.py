@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from edge.contract.errors import UnusableError
-from edge.contract.samples import Box
+from edge.contract.samples import Box, WitnessKind
 from hub.annotation import Annotation
 from hub.batch_view import image_names
 from hub.batches import batch_view
@@ -48,6 +48,31 @@ def by_number(view):
 
 def context(*boxes):
     return tuple(Annotation(box.xyxy, box.label, None, "context") for box in boxes)
+
+
+def test_no_image_of_a_random_batch_is_called_one_to_train_on(store):
+    """Nor are the known answers in it, which would stand out."""
+    known = made_batch(store, 3)
+    put(store, *range(4, 10))
+    drawn = freeze(store, *range(4, 10), random=True)
+    store.labels.freeze_honeypots(drawn, [Honeypot(event_id(1), 2, ())])
+    assert any("-train-" in name for name in image_names(batch_view(store, known)))
+    view = batch_view(store, drawn)
+    assert view.random
+    assert ["-test-" in name for name in image_names(view)] == [True] * 7
+
+
+@pytest.mark.parametrize(
+    ("boxes", "asked"),
+    [
+        ((Box((10, 5, 30, 40), "person", 0.9), Box((40, 5, 60, 40), "skis", 0.29)), ("person",)),  # too weak to propose
+        ((Box((10, 5, 30, 40), "car", 0.3),), ("car", "person")),  # just sure enough; person is suspected
+        ((Box((10, 5, 30, 40), "dog", 0.1, WitnessKind.ZOOM),), ("dog", "person")),  # a witness's, however weak
+        ((), ("person",)),  # suspected alone
+    ],
+)
+def test_without_a_list_what_is_proposed_or_suspected_is_asked_for(store, boxes, asked) -> None:
+    assert batch_view(store, made_batch(store, 1, boxes=boxes, label="person")).asked == asked
 
 
 @pytest.mark.parametrize("fmt", Format)
@@ -138,9 +163,9 @@ def test_a_honeypot_shows_what_was_drawn_on_it_here_and_not_its_answer(store) ->
 
 def test_an_unknown_pass_is_refused_with_the_list(store) -> None:
     batch = made_batch(store, 1)
-    with pytest.raises(UnusableError, match="no pass 'dog': the labels are person, head, bag"):
+    with pytest.raises(UnusableError, match="no pass 'dog': asked for: person, head, bag"):
         batch_view(store, batch, labels=LABELS, label_pass="dog", honeypots=3)
-    with pytest.raises(UnusableError, match="the labels are person;"):  # those that occur
+    with pytest.raises(UnusableError, match="asked for: person;"):  # those that are proposed
         batch_view(store, batch, label_pass="dog")
 
 
@@ -271,4 +296,14 @@ def test_the_command_exports_a_pass_and_says_what_is_missing(store, tmp_path) ->
     names = image_names(batch_view(store, batch))
     assert {path.name for path in (out / "images").rglob("*.jpg")} == set(names)
     refused = CliRunner().invoke(app, [*common[:-1], str(tmp_path / "other"), "--pass", "dog"])
-    assert "no pass 'dog': the labels are head, person" in str(refused.exception)
+    assert "no pass 'dog': asked for: head, person" in str(refused.exception)
+
+
+def test_a_second_look_is_told_as_one(store, tmp_path) -> None:
+    view = batch_view(store, made_batch(store, 2), labels=("person",))
+    export_batch(view, Format.CVAT, tmp_path / "first")
+    export_batch(view, Format.CVAT, tmp_path / "again", answers={event_id(1): [person(20)]})
+    first, again = ((tmp_path / name / "README.txt").read_text() for name in ("first", "again"))
+    assert "A second look" not in first
+    assert "what you leave counts as right" in again
+    assert "(its origin)" not in again, "what people drew has no origin to explain"

@@ -282,4 +282,4 @@ def test_the_command_sends_once(store, tmp_path: Path, monkeypatch, capsys) -> N
     assert set(decode_policy(store.policies()[0].payload).weights) == {"front"}
     told = json.loads(run("--send", "--json"))
     assert (told["sent"], [one["better"] for one in told["weights"]]) == ([], [False])
-    assert run("--send") == "no weights were changed\n"
+    assert run("--send") == "no weights were changed: `hub verdicts` says what each camera needs\n"

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.contract.errors import UnusableError
+from hub import formats
 from hub.annotation import AnnotatedImage, Annotation, AnnotationSet
 from hub.formats.coco import read_coco, write_coco
 from hub.formats.cvat import read_cvat, write_cvat
@@ -113,6 +114,9 @@ def changed(name, path, *replacements):
             "person at (10, 20, 30, 40) lies outside the image of 20",
         ),
         ("voc", "ImageSets/Main/default.txt", b"b\n", b"a\n", "default.txt: a is listed twice"),
+        # more digits than int() takes
+        ("yolo", "labels/train/a.txt", b"0 ", b"9" * 5000 + b" ", "a.txt: line 1, image a.jpg: class '999"),
+        ("yolo", "data.yaml", b"  0: ", b"  " + b"1" * 5000 + b": ", "class '0', expected 0 to -1"),
         # Label Studio says task, image and region
         (
             "labelstudio",
@@ -257,3 +261,16 @@ def test_voc_without_lists_takes_the_alphabet():
     files = write_voc(ANNOTATIONS)
     del files["labelmap.txt"], files["ImageSets/Main/default.txt"]
     assert read_voc(files) == AnnotationSet(("dog", "person"), ANNOTATIONS.images)
+
+
+def test_an_address_that_is_none_is_a_fault():
+    task = {"data": {"image": "http://[::1/a.jpg"}, "annotations": [{"result": []}]}
+    with pytest.raises(UnusableError, match=r"task 1: its image 'http://\[::1/a\.jpg' is no address"):
+        read_labelstudio({"export.json": json.dumps([task]).encode()})
+
+
+def test_xml_of_very_many_elements_is_not_built(monkeypatch):
+    """A small ZIP can hold half a gigabyte of them, and each takes more room in memory than in the file."""
+    monkeypatch.setattr(formats, "MAX_ELEMENTS", 10)
+    with pytest.raises(UnusableError, match="more than 10 elements"):
+        read_voc(write_voc(ANNOTATIONS) | {"Annotations/c.xml": b"<a>" + b"<b/>" * 10 + b"</a>"})
