@@ -1,11 +1,10 @@
 """The audit of a batch: what is probably wrong in its labels, which images to look at again, whether that was right.
 
     onlooker = Onlooker.open()
-    audited = audit_batch(store, onlooker, batch_id)        # every image, the likeliest wrong first
-    rechecks = list_rechecks(store, batch_id, audited, now_ms=now_ms)
-    ...                                                     # a person looks again: a label set of kind `review`
+    found = audit(store, onlooker, batch_id)      # every image, the list, and what an earlier list has shown
+    ...                                           # a person looks again: a label set of kind `review`
     settle(store, batch_id, event_ids)
-    measured = measure(store, batch_id)
+    audit(store, onlooker, batch_id).enough
 
 Laws:
 
@@ -13,26 +12,91 @@ Laws:
    where there are fewer: so it shows what the audit overlooks.
 2. A list depends on the labels and the opinions, and on nothing else: asked twice, there is one list.
 3. What people drew on images with known answers is not audited: their answers are known.
+4. It is enough once people have looked through a list and either found no error in its images at random, or both these
+   and the audit expect fewer than one wrong image among the rest. Labels that came after the list begin anew.
 """
 
 import random
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from edge.contract.errors import UnusableError
 from hub.inspection import Inspected, inspect
 from hub.opinions import Onlooker, opinions
-from hub.rechecked import measure, settle
+from hub.rechecked import Measured, is_looked_through, measure, settle
 from hub.refitting import odds_of, page_of
 from hub.store import Store
 from hub.store_labels import Recheck
 from hub.truth import truths
 
-__all__ = ["audit_batch", "chosen", "list_rechecks", "measure", "settle"]
+__all__ = ["Audit", "audit", "audit_batch", "chosen", "list_rechecks", "measure", "settle"]
 
 RANDOM: Final = 5
 PICKS: Final = 0.2  # of the images
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """What the labels of a batch are worth, and what is to be done.
+
+    Attributes:
+        model: the name of the opinions, hub.opinions.
+        audited: every labelled image, the likeliest wrong first.
+        left: those that nobody has looked at again.
+        rechecks: the list of images to look at again; empty when it is enough and none was asked for.
+        measured: how good the list was that people looked through; None before.
+        enough: law 4.
+    """
+
+    batch_id: int
+    model: str
+    audited: tuple[Inspected, ...]
+    left: tuple[Inspected, ...]
+    rechecks: tuple[Recheck, ...]
+    measured: Measured | None
+    enough: bool
+
+    @property
+    def expected(self) -> float:
+        """How many of the images left the audit expects to be wrong."""
+        return sum(one.score for one in self.left)
+
+    @property
+    def expected_at_most(self) -> float:
+        """The larger of what the audit expects and what the last images at random say."""
+        return max(self.expected, _by_drawn(self.measured))
+
+
+def audit(
+    store: Store,
+    onlooker: Onlooker,
+    batch_id: int,
+    *,
+    size: int | None = None,
+    more: bool = False,
+    on_image: Callable[[], None] = lambda: None,
+) -> Audit:
+    """Audit a batch and list what to look at again; where it is enough, only when `size` or `more` asks for it.
+
+    Raises `UnusableError` as `audit_batch`.
+    """
+    audited = tuple(audit_batch(store, onlooker, batch_id, on_image=on_image))
+    left = tuple(not_again(store, batch_id, audited))
+    measured = measure(store, batch_id)
+    enough = is_enough(left, measured, looked_through=is_looked_through(store, batch_id))
+    wanted = more or size is not None or not enough
+    rechecks = tuple(list_rechecks(store, batch_id, audited, size=size)) if wanted and left else ()
+    return Audit(
+        batch_id=batch_id,
+        model=onlooker.name,
+        audited=audited,
+        left=left,
+        rechecks=rechecks,
+        measured=measured,
+        enough=enough,
+    )
 
 
 def audit_batch(
@@ -69,15 +133,38 @@ def list_rechecks(
     audit picks, None: a fifth of all; those at random come beside.
     """
     now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
-    again = {one.event_id for one in store.labels.answers(batch_id) if one.label_set.kind == "review"}
-    left = [one for one in audited if one.page.name not in again]
+    left = not_again(store, batch_id, audited)
     wanted = max(1, round(PICKS * len(audited))) if size is None else size
-    rechecks = chosen(left, size=wanted, seed=f"{batch_id}:{len(again)}", now_ms=now_ms)
+    rechecks = chosen(left, size=wanted, seed=f"{batch_id}:{len(audited) - len(left)}", now_ms=now_ms)
     newest = store.labels.rechecks(batch_id)
     if [one._replace(at_ms=now_ms) for one in newest] == rechecks:
         return newest
     store.labels.add_rechecks(batch_id, rechecks)
     return rechecks
+
+
+def not_again(store: Store, batch_id: int, audited: Sequence[Inspected]) -> list[Inspected]:
+    """Return the images of a batch that nobody has looked at again, in the same order."""
+    again = {one.event_id for one in store.labels.answers(batch_id) if one.label_set.kind == "review"}
+    return [one for one in audited if one.page.name not in again]
+
+
+def is_enough(left: Sequence[Inspected], measured: Measured | None, *, looked_through: bool) -> bool:
+    """Return whether nobody needs to look at more images of a batch (law 4).
+
+    `left` are those that nobody has looked at again; `looked_through` whether people have done all of the newest list.
+    """
+    if not left:
+        return True
+    if measured is None or not looked_through:
+        return False
+    clean = measured.drawn.settled > 0 and measured.drawn.wrong_anywhere == 0
+    return clean or max(_by_drawn(measured), sum(one.score for one in left)) < 1
+
+
+def _by_drawn(measured: Measured | None) -> float:
+    """Return how many of the images left are wrong, by those drawn at random; 0 where none was looked at."""
+    return 0.0 if measured is None or measured.remaining is None else measured.remaining[0]
 
 
 def chosen(audited: Sequence[Inspected], *, size: int, seed: str, now_ms: int) -> list[Recheck]:

@@ -1,14 +1,18 @@
 """What `hub labels audit` prints, in lines of at most 80 characters, as JSON, and the sheet of what to look at."""
 
 import dataclasses
+import shlex
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+from hub.audit import Audit
 from hub.certify import interval
 from hub.contact_sheet import PERSON, Tile, contact_sheet
+from hub.export import ExportReport
 from hub.inspection import Inspected
 from hub.rechecked import Measured, Tally
 from hub.store import Store
@@ -26,19 +30,44 @@ _WHY: Final = 34
 _AFTER_WHY: Final = 46
 
 
-def audit_lines(
-    audited: Sequence[Inspected], rechecks: Sequence[Recheck], measured: Measured | None, *, batch_id: int, model: str
-) -> list[str]:
-    """Return the table of images to look at again, and what is to be expected of the whole batch."""
-    lines = _table(rechecks) if rechecks else ["every labelled image was looked at again"]
-    wrong = sum(one.score for one in audited)
-    lines += ["", *_wrapped(f"model {model}: of {len(audited)} images {wrong:.1f} are expected to be wrong")]
-    if unknown := sorted(frozenset[str]().union(*(one.unknown for one in audited))):
+@dataclasses.dataclass(frozen=True, slots=True)
+class Written:
+    """What was written beside the list: the sheet, and the images to look at again; None: not asked for, or no list."""
+
+    sheet: Path | None = None
+    again: ExportReport | None = None
+
+
+def audit_lines(audit: Audit, *, title: str, written: Written) -> list[str]:
+    """Return the table of images to look at again, what is to be expected of the whole batch, and what comes next."""
+    looked_for = frozenset[str]().union(*(one.page.labels for one in audit.audited))
+    lines = [*_wrapped(f"batch {audit.batch_id}: {title}"), *_wrapped(f"looked for: {', '.join(sorted(looked_for))}")]
+    lines += ["", *_table(audit.rechecks)] if audit.rechecks else []
+    lines += ["", *_expected(audit)]
+    if unknown := sorted(frozenset[str]().union(*(one.unknown for one in audit.audited))):
         lines += _wrapped(
             f"the model does not know {', '.join(unknown)}: for these only doubled boxes, odd sizes and places are told"
         )
-    lines += measured_lines(measured) if measured else []
-    return [*lines, *(_next(batch_id) if rechecks else ())]
+    lines += measured_lines(audit.measured) if audit.measured else []
+    lines += ["", *_written(written)] if written != Written() else []
+    return [*lines, "", *_next(audit, written)]
+
+
+def _expected(audit: Audit) -> list[str]:
+    if not audit.left:
+        return ["every labelled image was looked at again"]
+    again = " that nobody looked at again" * (len(audit.left) < len(audit.audited))
+    return _wrapped(
+        f"model {audit.model}: of {len(audit.left)} images{again}, {audit.expected:.1f} are expected to be wrong"
+    )
+
+
+def _written(written: Written) -> Iterator[str]:
+    if written.sheet is not None:
+        yield f"drawn: {written.sheet}"
+    if written.again is not None:
+        images = written.again.images
+        yield f"written: {written.again.out}, {images} image{'s' * (images != 1)} with the labels as they are"
 
 
 def _table(rechecks: Sequence[Recheck]) -> list[str]:
@@ -77,16 +106,27 @@ def _tally(name: str, tally: Tally, *, place: bool = False) -> str:
     return f"{name}: {tally.wrong_anywhere} of {tally.settled} wrong ({low:.0%} to {high:.0%}){where}"
 
 
-def _next(batch_id: int) -> Iterator[str]:
-    yield ""
-    yield f"next: hub labels audit {batch_id} --export again, look again, then"
-    yield f"      hub labels import again --batch {batch_id} --review --annotator NAME"
+def _next(audit: Audit, written: Written) -> Iterator[str]:
+    number = audit.batch_id
+    if audit.enough and audit.left:
+        wrong = audit.expected_at_most
+        about = f"about {wrong:.0f} wrong images are" if wrong >= 1.5 else "about 1 wrong image is"
+        if wrong < 0.5:
+            about = "no wrong image is"
+        yield from _wrapped(f"enough: {about} expected among the {len(audit.left)} left")
+    if not audit.rechecks:
+        yield "next: hub dataset health"
+        return
+    folder = "again" if written.again is None else shlex.quote(str(written.again.out))
+    if written.again is None:
+        yield f"next: hub labels audit {number} --export again, look again, then"
+    else:
+        yield f"next: look again at what is in {folder}, then"
+    yield f"      hub labels import {folder} --batch {number} --review --annotator NAME"
 
 
-def audit_as_json(
-    audited: Sequence[Inspected], rechecks: Sequence[Recheck], measured: Measured | None, *, model: str
-) -> str:
-    """Return the list, every image with all its faults, and what was measured, as one JSON object."""
+def audit_as_json(audit: Audit, *, title: str, written: Written) -> str:
+    """Return the list, every image with all its faults, what was measured and written, as one JSON object."""
     images: list[dict[str, Any]] = [
         {
             "event_id": one.page.name,
@@ -97,13 +137,20 @@ def audit_as_json(
                 {**dataclasses.asdict(fault), "probability": round(fault.probability, 4)} for fault in one.faults
             ],
         }
-        for one in audited
+        for one in audit.audited
     ]
     content = {
-        "model": model,
-        "rechecks": [one._asdict() for one in rechecks],
+        "batch_id": audit.batch_id,
+        "title": title,
+        "model": audit.model,
+        "rechecks": [one._asdict() for one in audit.rechecks],
         "images": images,
-        "measured": None if measured is None else dataclasses.asdict(measured),
+        "measured": None if audit.measured is None else dataclasses.asdict(audit.measured),
+        "left": len(audit.left),
+        "expected_left": round(audit.expected, 4),
+        "enough": audit.enough,
+        "sheet": None if written.sheet is None else str(written.sheet),
+        "again": None if written.again is None else str(written.again.out),
     }
     return msgspec.json.encode(content).decode()
 

@@ -60,7 +60,8 @@ def _levels(details: Details) -> Iterator[str]:
 
 def _outcome(certificate: Certificate, details: Details) -> list[str]:
     if certificate.threshold is None:
-        return _wrapped(f"refused: {_missing(certificate, details)}")
+        first, *rest = _missing(certificate, details)
+        return [line for text in (f"refused: {first}", *rest) for line in _wrapped(text)]
     accepted = (
         f"{certificate.share:.1%} of the unlabelled images reach confidence {certificate.threshold:.4f}; of the"
         f" {certificate.accepted} random ones that do, {certificate.wrong} are wrong"
@@ -76,26 +77,35 @@ def _outcome(certificate: Certificate, details: Details) -> list[str]:
     return [*_wrapped(accepted), *_wrapped(promise), "next: hub autolabel apply"]
 
 
-def _missing(certificate: Certificate, details: Details) -> str:
-    """Return why a certificate was refused, and what to do."""
-    draw = "`hub batch new --random` draws them"
+def _missing(certificate: Certificate, details: Details) -> list[str]:
+    """Return why a certificate was refused, and what to do: a sentence each."""
+    draw = "next: hub batch new --random, which draws them"
     if details.needs is not None:
         more = f"needs {details.needs} more random images that people have labelled"
-        seen = f"; {certificate.wrong} of the {certificate.accepted} most confident are wrong"
+        seen = f"{certificate.wrong} of the {certificate.accepted} most confident are wrong"
         if details.needs >= details.population:
             draw = f"only {details.population} are here: let people label these, or wait for more"
-        return f"{more}{seen * (certificate.rule == GUARANTEE)}; {draw}"
+        return [more, *[seen] * (certificate.rule == GUARANTEE), draw]
     if certificate.rule == GROUND_TRUTH:
-        return "no threshold has a mean IoU of .6; the model needs training"
-    return (
-        f"{certificate.wrong} of the {certificate.accepted} most confident images are wrong: more images do not help"
-        f" at {certificate.epsilon:.1%}; train the model, or allow more with --epsilon"
-    )
+        return ["no threshold has a mean IoU of .6", "the model needs training"]
+    return [
+        f"{certificate.wrong} of the {certificate.accepted} most confident images are wrong",
+        f"more images do not help at {certificate.epsilon:.1%}: train the model, or allow more with --epsilon",
+    ]
+
+
+def refused_lines(why: str) -> list[str]:
+    """Return a refusal as it is printed, `why` as hub.validation.RefusedError says it: what to do comes last."""
+    first, *rest = why.splitlines()
+    lines = _wrapped(f"hub: {first}")
+    for text in rest:
+        lines += textwrap.wrap(text, 80, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
+    return lines
 
 
 def refused_word(certificate: Certificate) -> str:
-    """Return the refusal in one sentence."""
-    return _missing(certificate, details_of(certificate))
+    """Return the refusal on one line."""
+    return "; ".join(_missing(certificate, details_of(certificate)))
 
 
 def applied_lines(applied: Applied) -> list[str]:

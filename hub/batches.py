@@ -5,7 +5,9 @@ Laws:
 1. A frozen batch does not change: its members, why each was chosen, its title, the release that failed, its test share.
 2. A group gives one image to one batch, ever, and so does a frame: nobody annotates the same event or picture twice.
 3. Every image of a batch was opened before it was frozen: none is unreadable, black, or without a region to look at.
-4. A batch for a weak spot has findings of that weak spot and `control` frames, and nothing else.
+4. No image that may be trained on shows the moment of a test image: see hub.testshare. Random batches are for measuring
+   alone.
+5. A batch for a weak spot has findings of that weak spot and `control` frames, and nothing else.
 
 What is chosen is hub.selection's to say, what a finding is like hub.candidates'.
 """
@@ -27,6 +29,7 @@ from hub.likeness import codes, describe
 from hub.selection import PREFILTER, Kind, Pick, Shares, select, weights
 from hub.store import BatchMember, BatchRow, Candidate, FindingRow, FrameState, Store
 from hub.tags import Tagger, TagsConfig
+from hub.testshare import is_beside_test
 from hub.thinning import thin
 from hub.viewing import view_of
 from hub.weakspots import NEXT, SpotState, WeakSpot, belongs, sources, step_of, weak_spot
@@ -114,7 +117,7 @@ def new_batch(
     now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     tagger = tagger or Tagger(TagsConfig())
     spot = None if weak_spot_id is None else _spot_for_a_batch(store, weak_spot_id)
-    candidates = store.candidates()
+    candidates = [row for row in store.candidates() if not _is_beside_test(row)]
     if spot is not None:
         candidates = _of_spot(store, spot, candidates, tagger=tagger, control=shares.of(size)[Kind.CONTROL])
     choice = _choose(store, candidates, size=size, shares=shares)
@@ -168,6 +171,10 @@ def batch_view(
 def batch_rows(store: Store, batch: Batch) -> list[FindingRow]:
     """Return the findings of a batch's members, by rank."""
     return [store.finding(member.event_id) for member in batch.members]
+
+
+def _is_beside_test(row: Candidate) -> bool:
+    return is_beside_test(site=row.site, device=row.device, camera=row.camera, captured_at_ms=row.captured_at_ms)
 
 
 def _require_sense(size: int, *, hard: float, control: float) -> Shares:

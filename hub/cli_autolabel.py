@@ -17,6 +17,7 @@ from hub.autolabel_lines import (
     applied_lines,
     certificate_as_json,
     certificate_lines,
+    refused_lines,
     report_as_json,
     report_lines,
 )
@@ -144,7 +145,7 @@ def _refusing() -> Iterator[None]:
 
 
 def _refuse(why: str) -> NoReturn:
-    print(f"hub: {why}", file=sys.stderr)
+    print("\n".join(refused_lines(why)), file=sys.stderr)
     raise typer.Exit(1) from None
 
 

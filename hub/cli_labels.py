@@ -11,10 +11,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from hub.audit import audit_batch, list_rechecks, measure
-from hub.audit_lines import audit_as_json, audit_lines, audit_sheet
-from hub.batches import batch_view
-from hub.cli_options import Config, Database, Json
+from hub.annotation import Annotation
+from hub.audit import Audit, audit
+from hub.audit_lines import Written, audit_as_json, audit_lines, audit_sheet
+from hub.batches import batch_view, read_batch
+from hub.cli_options import Config, Database, Json, write_file
 from hub.config import find_config, find_database
 from hub.export import Format, export_batch
 from hub.import_lines import fault_lines, faults_as_json, imported_as_json, imported_lines
@@ -155,26 +156,36 @@ def labels_audit(
 
     --export writes the listed images with the labels as they are, to be
     corrected. The list stays the same until labels change.
+
+    It is enough when the images at random of the last list had no error, or
+    fewer than one wrong image is expected in the rest. Then nothing more is
+    listed, unless --size or --export asks for it.
+
     Labels that the model does not know are only searched for doubled boxes,
     odd sizes and odd places.
     """
     with Store.open(find_database(config=config, database=database), create=False) as store:
         onlooker = Onlooker.open(model)
-        measured = measure(store, number)
+        title = read_batch(store, number).title
         with _progress(store.batch(number).size) as advance:
-            audited = audit_batch(store, onlooker, number, on_image=advance)
-        rechecks = list_rechecks(store, number, audited, size=size)
-        if sheet is not None:
-            sheet.write_bytes(audit_sheet(store, audited, rechecks, title=f"Batch {number}: look again"))
-        if export is not None:
-            again = {one.event_id for one in rechecks}
-            answers = {one.page.name: one.page.boxes for one in audited if one.page.name in again}
+            found = audit(store, onlooker, number, size=size, more=export is not None, on_image=advance)
+        again = None
+        if export is not None and found.rechecks:
             view = batch_view(store, number, labels=find_config(config).labels.names)
-            export_batch(view, fmt, export, answers=answers)
+            again = export_batch(view, fmt, export, answers=_answers(found))
+        if sheet is not None and found.rechecks:
+            write_file(sheet, audit_sheet(store, found.audited, found.rechecks, title=f"Batch {number}: look again"))
+        written = Written(sheet if found.rechecks else None, again)
     if json:
-        print(audit_as_json(audited, rechecks, measured, model=onlooker.name))
+        print(audit_as_json(found, title=title, written=written))
     else:
-        print("\n".join(audit_lines(audited, rechecks, measured, batch_id=number, model=onlooker.name)))
+        print("\n".join(audit_lines(found, title=title, written=written)))
+
+
+def _answers(found: Audit) -> dict[str, tuple[Annotation, ...]]:
+    """Return the labels of the listed images, by event id."""
+    again = {one.event_id for one in found.rechecks}
+    return {one.page.name: one.page.boxes for one in found.audited if one.page.name in again}
 
 
 @contextmanager

@@ -1,12 +1,23 @@
-"""Options that the commands of `hub` share."""
+"""What the commands of `hub` share: options, and how a file is written."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from edge.contract.errors import UnusableError
+
 Config = Annotated[Path, typer.Option("--config", "-c", help="The hub's configuration.", show_default=True)]
 Database = Annotated[
     Path | None, typer.Option("--database", "-d", help="The database itself, instead of the configuration's.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file, over one that is there. Raises `UnusableError` when it cannot be written."""
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        msg = f"cannot write {path}: {error.strerror}"
+        raise UnusableError(msg) from error

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from edge.contract.errors import UnusableError
-from hub.cli_options import Config, Database, Json
+from hub.cli_options import Config, Database, Json, write_file
 from hub.config import find_config, find_database
 from hub.finding_verdicts import verdicts
 from hub.store import Store
@@ -46,7 +45,7 @@ def judge(
         judged = verdicts(store, names=names)
         proposed = propose(store, judged)
         if sheet is not None:
-            _write(sheet, wrong_sheet(store, judged))
+            write_file(sheet, wrong_sheet(store, judged))
         sent, gone = send(store, proposed, now_ms=time.time_ns() // 1_000_000) if to_devices else ([], [])
     if json:
         print(verdicts_as_json(judged, proposed, sent=sent, gone=gone))
@@ -58,11 +57,3 @@ def judge(
         print(f"drawn: {sheet}")
     if not judged.verdicts and not judged.seen:
         raise typer.Exit(1)
-
-
-def _write(file: Path, content: bytes) -> None:
-    try:
-        file.write_bytes(content)
-    except OSError as error:
-        msg = f"cannot write {file}: {error.strerror}"
-        raise UnusableError(msg) from error

@@ -8,8 +8,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from edge.contract.errors import UnusableError
-from hub.cli_options import Config, Database, Json
+from hub.cli_options import Config, Database, Json, write_file
 from hub.config import find_database, find_tags
 from hub.naming import open_by_hand, refresh
 from hub.spot_report import example_sheet, overviews, report
@@ -82,7 +81,7 @@ def weakspots_show(
         naming = refresh(store, Tagger(find_tags(config)), _now_ms())
         shown = report(store, naming, weak_spot(store, number))
         if sheet is not None:
-            _write(sheet, example_sheet(store, shown))
+            write_file(sheet, example_sheet(store, shown))
     print(report_as_json(shown) if json else "\n".join(show_lines(shown)))
 
 
@@ -140,14 +139,6 @@ def weakspots_drop(number: SpotId, config: Config = Path("hub.toml"), database: 
     with Store.open(find_database(config=config, database=database), create=False) as store:
         store.spots.drop(number)
     print(f"weak spot {number} is dropped")
-
-
-def _write(file: Path, content: bytes) -> None:
-    try:
-        file.write_bytes(content)
-    except OSError as error:
-        msg = f"cannot write {file}: {error.strerror}"
-        raise UnusableError(msg) from error
 
 
 def _now_ms() -> int:

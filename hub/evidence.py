@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.detector.detections import Floats, box_iou
-from hub.annotation import Annotation
+from hub.annotation import Annotation, Xyxy
 
 OF_ANNOTATION: Final = (
     "one",
@@ -71,6 +71,22 @@ Names = NDArray[np.object_]
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """What a device's witnesses say that its detector missed, before any person looked.
+
+    Attributes:
+        xyxy: pixels of the frame.
+        severity: 0..1, the probability that it is so.
+        witnesses: those that speak for it.
+    """
+
+    xyxy: Xyxy
+    label: str
+    severity: float
+    witnesses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """One image to look through.
 
@@ -81,6 +97,7 @@ class Page:
         boxes: the annotations.
         seen: what the model sees, of any label, with scores.
         camera: images with the same one show the same place; empty: unlike every other.
+        claims: of the device's witnesses.
     """
 
     name: str
@@ -89,6 +106,7 @@ class Page:
     boxes: tuple[Annotation, ...]
     seen: tuple[Annotation, ...]
     camera: str = ""
+    claims: tuple[Claim, ...] = ()
 
 
 class Usual(NamedTuple):
@@ -183,7 +201,7 @@ class Compared:
         if not len(chosen):
             return table
         same, iou = self.same[:, chosen], self.iou[:, chosen]
-        shared = _shared(self.drawn, self.seen[chosen])
+        common = shared(self.drawn, self.seen[chosen])
         among = box_iou(self.seen[chosen], self.seen)
         among[np.arange(len(chosen)), chosen] = 0
         surer = self.scores[None, :] > self.scores[chosen][:, None]
@@ -193,8 +211,8 @@ class Compared:
             "one": np.ones(len(chosen)),
             "same": np.where(same, iou, 0).max(axis=0, initial=0),
             "other": np.where(same, 0, iou).max(axis=0, initial=0),
-            "inside": np.where(same, shared / _areas(self.seen[chosen])[None, :], 0).max(axis=0, initial=0),
-            "around": np.where(same, shared / _areas(self.drawn)[:, None], 0).max(axis=0, initial=0),
+            "inside": np.where(same, common / areas(self.seen[chosen])[None, :], 0).max(axis=0, initial=0),
+            "around": np.where(same, common / areas(self.drawn)[:, None], 0).max(axis=0, initial=0),
             "size": self.seen_size[chosen],
             "crowd": np.log1p(same.sum(axis=0)),
             "image": np.log((above & told).sum(axis=1) + 1) - np.log((above & ~told).sum(axis=1) + 1),
@@ -330,22 +348,25 @@ def _labels(boxes: Sequence[Annotation]) -> Names:
     return names
 
 
-def _areas(boxes: Floats) -> Signs:
-    areas: Signs = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).astype(np.float64)
-    return np.maximum(areas, 1)
+def areas(boxes: Floats) -> Signs:
+    """Return `[n]` square pixels, at least 1."""
+    sides: Signs = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64)
+    found: Signs = np.maximum(sides.prod(axis=1), 1)
+    return found
 
 
 def _sizes(boxes: Floats, size: tuple[int, int]) -> Signs:
     """Return doublings of the side against an eighth of the image's."""
-    sizes: Signs = np.log2(np.sqrt(_areas(boxes) / (size[0] * size[1]))) + _SIZE
+    sizes: Signs = np.log2(np.sqrt(areas(boxes) / (size[0] * size[1]))) + _SIZE
     return sizes
 
 
-def _shared(a: Floats, b: Floats) -> Signs:
+def shared(a: Floats, b: Floats) -> Signs:
+    """Return `[n, m]`: the area in square pixels that boxes `[n, 4]` and `[m, 4]` share."""
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    shared: Signs = np.clip(high - low, 0, None).prod(axis=2).astype(np.float64)
-    return shared
+    common: Signs = np.clip(high - low, 0, None).prod(axis=2).astype(np.float64)
+    return common
 
 
 def _best(values: Signs, where: NDArray[np.bool_]) -> Signs:

@@ -191,6 +191,8 @@ def _page(member: Member, name: str, *, batch: BatchView, dropped: Counter[str])
     except UnusableError as error:
         return _Page(member, name, None, str(error))
     with named(f"event {member.event_id}"):
+        if batch.random:  # what is measured on must not lean towards what a model proposed
+            return _Page(member, name, AnnotatedImage(name, member.width, member.height, member.context))
         proposed = pre_labels(member, labels=batch.asked, dropped=dropped)
         if batch.label_pass:
             mine = tuple(box for box in proposed if box.label == batch.label_pass)

@@ -9,7 +9,10 @@ Laws:
 2. A box of the model that an annotation of its label explains is no fault: where the annotation is taken away, it
    becomes one.
 3. Where the model's boxes lie on each other, the place is one missing object, whatever labels they have.
-4. Of a label that the model does not know nothing is said but what hub.oddities can say without a model.
+4. Of a label that the model does not know nothing is said but what hub.oddities can say without a model, and what the
+   device's witnesses claim.
+5. A claim of witnesses is a missing object where no annotation touches it. Where the model sees one at that place, too,
+   they are one, and the likelier of the two counts.
 """
 
 import math
@@ -22,7 +25,21 @@ import numpy as np
 from edge.detector.detections import box_iou
 from hub.annotation import Xyxy
 from hub.consolidate import Dispute
-from hub.evidence import AT_IOU, OF_ANNOTATION, UNSEEN, Compared, Page, Record, Signs, expected
+from hub.evidence import (
+    AT_IOU,
+    OF_ANNOTATION,
+    UNSEEN,
+    Claim,
+    Compared,
+    Page,
+    Record,
+    Signs,
+    areas,
+    corners,
+    expected,
+    log_odds,
+    shared,
+)
 from hub.fault_odds import OF_BOXES_DRAWN, Odds, of_annotations, of_boxes
 from hub.fault_weights import BUILT_IN
 from hub.oddities import Oddity, doubles, oddities
@@ -30,6 +47,13 @@ from hub.oddities import Oddity, doubles, oddities
 Kind = Literal["missing", "swapped", "badly_placed", "extra", "disagreement"]
 DISPUTED: Final = 0.5  # how likely the answer is wrong where annotators differ
 TOLD: Final = 0.001  # what is less likely than this is not told
+OVERLOOKED: Final = (
+    0.1  # people miss about one object in ten: so much a person who drew nothing there speaks against it
+)
+TOUCHED_IOU: Final = 0.3  # of a claim with what explains it: as hub.finding_verdicts judges a finding's region
+INSIDE: Final = 0.8  # the share of one that lies in the other
+
+_SURE: Final = (0.01, 0.99)  # no witness is surer
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +121,7 @@ def inspect(
     odd = oddities(pages, strange)
     found = []
     for page, one in zip(pages, compared, strict=True):
-        faults = judge(one, record, odds)
+        faults = claimed(judge(one, record, odds), page)
         faults += [_odd(page, oddity) for oddity in odd[page.name]]
         faults += [_disputed(dispute) for dispute in (disputes or {}).get(page.name, ())]
         faults.sort(key=lambda fault: (-fault.probability, fault.kind, fault.label, fault.xyxy))
@@ -165,6 +189,44 @@ def _missing(one: Compared, record: Record, odds: Odds) -> list[Fault]:
         why = f"the model sees {box.label} {one.scores[one.open[at]]:.2f} where nobody drew one"
         faults.append(Fault("missing", box.label, box.xyxy, float(shares[at]), why))
     return faults
+
+
+def claimed(faults: Sequence[Fault], page: Page) -> list[Fault]:
+    """Return the faults of a page with what its witnesses claim that nobody drew (law 5)."""
+    found = list(faults)
+    for claim in sorted(page.claims, key=lambda one: (-one.severity, one.label, one.xyxy, one.witnesses)):
+        if claim.label not in page.labels or _is_drawn(claim, page):
+            continue
+        place = np.array([claim.xyxy], np.float32)
+        known = [at for at, fault in enumerate(found) if fault.kind == "missing"]
+        overlap = box_iou(place, np.array([found[at].xyxy for at in known], np.float32).reshape(-1, 4))[0]
+        new = _claim(claim)
+        if overlap.max(initial=0) < TOUCHED_IOU:
+            found.append(new)
+        elif found[nearest := known[int(overlap.argmax())]].probability < new.probability:
+            found[nearest] = new
+    return found
+
+
+def _claim(claim: Claim) -> Fault:
+    probability = float(expected(log_odds(np.clip(claim.severity, *_SURE)) + math.log(OVERLOOKED)))
+    why = f"the device's witnesses say so at {claim.severity:.2f}"
+    return Fault(
+        "missing",
+        claim.label,
+        claim.xyxy,
+        probability,
+        why + f" ({', '.join(claim.witnesses)})" * bool(claim.witnesses),
+    )
+
+
+def _is_drawn(claim: Claim, page: Page) -> bool:
+    """Return whether an annotation touches the place, has it inside, or is of the label and lies in it."""
+    place, drawn = np.array([claim.xyxy], np.float32), corners(page.boxes)
+    common = shared(place, drawn)[0]
+    own = np.array([box.label == claim.label for box in page.boxes], bool)
+    inside = (common >= INSIDE * areas(place)) | (own & (common >= INSIDE * areas(drawn)))
+    return bool(inside.any() or box_iou(place, drawn).max(initial=0) >= TOUCHED_IOU)
 
 
 def _disputed(dispute: Dispute) -> Fault:

@@ -80,6 +80,7 @@ def read_answer(
         labels=labels,
         context={name: member.context for name, member in members.items()} if view.label_pass else {},
         gone=gone,
+        label_pass=view.label_pass,
     )
     judged = _judged(drawn, works, asked, fix=fix)
     answered = {name for one in judged.values() for name in one.boxes}
@@ -132,7 +133,8 @@ def _looked_for(view: BatchView, drawn: DrawnSet) -> tuple[tuple[str, ...], list
         theirs, ours = ", ".join(drawn.labels) or "none", ", ".join(asked)
         near = [one for label in asked for one in difflib.get_close_matches(label, drawn.labels, n=1)]
         meant = f"; is {near[0]!r} meant for one?" if near else ""
-        msg = f"the annotator's labels are {theirs}, asked for is {ours}{meant}"
+        what = f"this is pass {ours}" if view.label_pass else f"asked for is {ours}"
+        msg = f"the annotator's labels are {theirs}, {what}{meant}"
         raise UnusableError(msg)
     lacking = [label for label in asked if label not in had]
     notes = [f"the annotator's tool did not have {', '.join(lacking)}: it counts as not looked for"] * bool(lacking)

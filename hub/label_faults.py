@@ -61,6 +61,7 @@ class Asked:
         labels: those that may be drawn.
         context: by image, boxes of other labels that were shown and are not to be drawn again.
         gone: ranks of the batch whose images are here no more.
+        label_pass: the pass, which has one label; empty: all labels at once.
     """
 
     batch_id: int
@@ -68,6 +69,7 @@ class Asked:
     labels: tuple[str, ...]
     context: Mapping[str, Sequence[Annotation]]
     gone: frozenset[int] = frozenset()
+    label_pass: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,7 @@ class _Reading:
     def _taken(self, box: DrawnBox) -> Annotation | None:
         """Return the box as it is stored; None where it is a fault, or repaired away."""
         try:
-            _require_known(box.label, self._asked.labels)
+            _require_known(box.label, self._asked.labels, label_pass=self._asked.label_pass)
             _require_finite(box)
         except UnusableError as error:
             self._faults.append(Fault(box.place, self._name, str(error)))
@@ -224,9 +226,12 @@ class _Reading:
         self._repairs[what].append(_short(box.place))
 
 
-def _require_known(label: str, labels: Sequence[str]) -> None:
+def _require_known(label: str, labels: Sequence[str], *, label_pass: str = "") -> None:
     if label in labels:
         return
+    if label_pass:
+        msg = f"this is pass {label_pass}: {label!r} is not asked for"
+        raise UnusableError(msg)
     folded = {one.casefold(): one for one in labels}
     near = difflib.get_close_matches(label.casefold(), folded, n=1, cutoff=0.5)
     meant = f"; did you mean {folded[near[0]]!r}?" if near else ""

@@ -54,7 +54,7 @@ def next_step(standing: Standing) -> str:
         return f"hub labels import FILE --batch {number} --annotator NAME"
     if standing.rechecks_open:
         return f"hub labels import FILE --batch {number} --review"
-    return "hub dataset health" if standing.rechecks else f"hub labels audit {number}"
+    return "hub dataset health" if standing.rechecks and not standing.audit_again else f"hub labels audit {number}"
 
 
 def _first_steps(standing: Standing) -> list[str]:

@@ -16,6 +16,7 @@ from hub.agreement import Agreement, agreement_of
 from hub.annotation import Xyxy
 from hub.batch_view import BatchView, Member, image_names
 from hub.batches import read_batch
+from hub.rechecked import is_looked_through, measure
 from hub.store import BatchMember, BatchRow, Store
 from hub.store_labels import Drawn, Kind
 from hub.truth import truths
@@ -83,6 +84,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
         disputes: by rank.
         rechecks: of the newest list of the audit.
         rechecks_open: of those, not looked at again yet.
+        audit_again: the list is looked through, but its images at random say that errors are left, or labels have come
+            since.
     """
 
     batch_id: int
@@ -98,6 +101,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     disputes: tuple[DisputedPlace, ...]
     rechecks: int
     rechecks_open: int
+    audit_again: bool
 
 
 def standing(store: Store, batch_id: int, *, labels: tuple[str, ...] = ()) -> Standing:
@@ -126,7 +130,16 @@ def standing(store: Store, batch_id: int, *, labels: tuple[str, ...] = ()) -> St
         disputes=_disputes(store, batch_id, view.members, name_of),
         rechecks=len(rechecks),
         rechecks_open=sum(one.wrong is None for one in rechecks),
+        audit_again=_is_to_audit_again(store, batch_id),
     )
+
+
+def _is_to_audit_again(store: Store, batch_id: int) -> bool:
+    measured = measure(store, batch_id)
+    if measured is None or measured.others == measured.drawn.settled:
+        return False
+    left = 0.0 if measured.remaining is None else measured.remaining[0]
+    return left >= 1 or not is_looked_through(store, batch_id)
 
 
 def _view(store: Store, batch: BatchRow, *, frozen: Sequence[BatchMember], labels: tuple[str, ...]) -> BatchView:

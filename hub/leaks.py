@@ -3,7 +3,7 @@
 An image to train on leaks when a test image
 
 - is of the same near-duplicate group (`group`),
-- was taken by the same camera at most `NEAR_MS` before or after (`moment`), or
+- was taken by the same camera at most `APART_MS` before or after (`moment`), or
 - is of the same camera and the same picture of the same things (`picture`): at most `SAME_FRAME_BITS` of the frames'
   hashes differ, and at least half of the boxes of each stand where the other has one of the same label. The hash alone
   would not do: of a fixed camera, it is the background's. Two images without any box are not told so.
@@ -16,7 +16,7 @@ import numpy as np
 from hub.dedupe import SAME_FRAME_BITS
 from hub.hashing import Packed, distances
 from hub.label_table import Floats, Ints, LabelTable, Mask, areas
-from hub.selection import NEAR_MS
+from hub.testshare import APART_MS
 
 Why = Literal["group", "moment", "picture"]
 SAME_PLACE_IOU: Final = 0.5
@@ -119,7 +119,7 @@ def _of_moment(table: LabelTable, train: Ints, test: Ints, found: dict[int, tupl
     apart = np.abs(table.at_ms[near] - table.at_ms[train])
     nearest = near[apart.argmin(axis=0), np.arange(len(train))]
     for at, other in zip(
-        train[apart.min(axis=0) <= NEAR_MS].tolist(), nearest[apart.min(axis=0) <= NEAR_MS].tolist(), strict=True
+        train[apart.min(axis=0) <= APART_MS].tolist(), nearest[apart.min(axis=0) <= APART_MS].tolist(), strict=True
     ):
         found.setdefault(at, (other, "moment"))
 

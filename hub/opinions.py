@@ -25,6 +25,7 @@ from typing import Final
 
 import numpy as np
 
+from edge.contract.card import ModelCard
 from edge.contract.errors import UnusableError
 from edge.detector.detections import Detections
 from edge.detector.detector import Detector, open_detector
@@ -46,7 +47,7 @@ class Onlooker:
     def __init__(self, detector: Detector) -> None:
         self._detector = detector
         width, height = detector.input_size
-        self.name = f"{detector.card.release}@{width}x{height}x{ENLARGE:g}"
+        self.name = f"{_file_of(detector.card)}@{width}x{height}x{ENLARGE:g}"
 
     @classmethod
     def open(cls, model: Path | None = None, *, input_size: tuple[int, int] | None = None) -> "Onlooker":
@@ -76,6 +77,12 @@ class Onlooker:
         image = decode_jpeg(jpeg)
         seen = detect_tiled(self._detector, image, score_threshold=LEAST_SCORE, enlarge=ENLARGE)
         return _annotations(seen, self.labels)
+
+
+def _file_of(card: ModelCard) -> str:
+    """Return the release and the start of the file's hash: another file is another model, whatever its card says."""
+    digits = card.sha256[:8]
+    return card.release if card.release.endswith(digits) else f"{card.release}-{digits}"
 
 
 def opinions(

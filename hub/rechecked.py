@@ -81,7 +81,8 @@ class Measured:
     Attributes:
         picks: the images that the audit picked.
         drawn: those drawn at random from the others.
-        others: labelled images that the audit did not pick, those drawn among them.
+        others: labelled images that nobody had looked at again before and the audit did not pick, those drawn among
+            them.
         remaining: how many of the others that nobody looked at again are still wrong, and its 95 % interval; None
             before an image drawn at random was looked at again.
     """
@@ -140,11 +141,21 @@ def measure(store: Store, batch_id: int) -> Measured | None:
     if rechecks is None:
         return None
     picks, drawn = ([one for one in rechecks if (one.fault == RANDOM) == at_random] for at_random in (False, True))
-    labelled = truths(store, batch_id).keys()
-    others = len(labelled - {one.event_id for one in picks})
+    known = {one.event_id for one in picks}
+    for one in store.labels.answers(batch_id):
+        known |= {one.event_id} if one.label_set.kind == "review" and one.label_set.at_ms < rechecks[0].at_ms else set()
+    others = len(truths(store, batch_id).keys() - known)
     of_drawn = _tally(store, batch_id, drawn)
     remaining = still_wrong(of_drawn.wrong_anywhere, of_drawn.settled, others) if of_drawn.settled else None
     return Measured(_tally(store, batch_id, picks), of_drawn, others, remaining)
+
+
+def is_looked_through(store: Store, batch_id: int) -> bool:
+    """Return whether people have looked through the whole newest list, and no labels but reviews came after it."""
+    rechecks = store.labels.rechecks(batch_id)
+    if not rechecks or any(one.wrong is None for one in rechecks):
+        return False
+    return all(one.kind == "review" or one.at_ms <= rechecks[0].at_ms for one in store.labels.sets(batch_id))
 
 
 def still_wrong(wrong: int, looked_at: int, images: int) -> tuple[float, int, int]:

@@ -10,13 +10,14 @@ from typing import Final
 
 import numpy as np
 
+from edge.contract.samples import Reason
 from edge.detector.detections import box_iou
 from hub.annotation import Annotation
-from hub.evidence import AT_IOU, Compared, Page, Record, corners
+from hub.evidence import AT_IOU, Claim, Compared, Page, Record, corners
 from hub.fault_odds import OF_BOXES_DRAWN, Odds, fitted
 from hub.fault_weights import BUILT_IN
 from hub.rechecked import SecondLook, second_looks
-from hub.store import Store
+from hub.store import FindingRow, Store
 from hub.truth import Truth
 
 ENOUGH: Final = 30  # images looked at twice, from which on they move the weights
@@ -36,10 +37,27 @@ def odds_of(store: Store, model: str, *, known: frozenset[str]) -> Odds:
 
 
 def page_of(store: Store, truth: Truth, seen: Sequence[Annotation]) -> Page:
-    """Return an image as the audit takes it; its name is the event id."""
+    """Return an image as the audit takes it; its name is the event id.
+
+    The witnesses' claims are of all findings on the picture, unless a second look has answered them or no person has.
+    """
     row = store.finding(truth.event_id)
     camera = f"{row.site}/{row.device}/{row.camera}"
-    return Page(truth.event_id, (row.width, row.height), truth.labels, truth.boxes, tuple(seen), camera)
+    size = row.width, row.height
+    claims = _claims(store, row) if truth.by == "person" else ()
+    return Page(truth.event_id, size, truth.labels, truth.boxes, tuple(seen), camera, claims)
+
+
+def _claims(store: Store, row: FindingRow) -> tuple[Claim, ...]:
+    return tuple(
+        Claim(one.region, one.label, one.severity, _speaking(one))
+        for one in (row, *store.labels.findings_on(row))
+        if one.reason is Reason.MISSED
+    )
+
+
+def _speaking(row: FindingRow) -> tuple[str, ...]:
+    return tuple(witness.kind.value for witness in row.finding().witnesses if witness.score > 0)
 
 
 def refitted(looks: Sequence[tuple[Compared, SecondLook]], odds: Odds) -> Odds:

@@ -13,11 +13,18 @@ from edge.contract.samples import Reason
 from hub.store_groups import DeviceKey, FrameRow
 from hub.store_sightings import SightingRow
 from hub.tags import Taggable, Tagger
+from hub.testshare import is_beside_test
 from hub.wants import Told, told
 from hub.weakspots import WeakSpot, belongs
 
 CONTROL_A_ROUND: Final = 2000  # of so many, the newest, the objects are read at once
 _Part = tuple[DeviceKey, bool, tuple[int, ...]]
+
+
+def _is_beside_test(frame: FrameRow) -> bool:
+    """Whether no batch would take it, see hub.testshare: it is held, and never asked for."""
+    where = {"site": frame.site, "device": frame.device, "camera": frame.camera}
+    return is_beside_test(**where, captured_at_ms=frame.captured_at_ms)
 
 
 class SpotMemory:
@@ -46,7 +53,8 @@ class SpotMemory:
                 self._spots_of.pop(number, None)
         for frame in read(new) if (new := numbers.difference(self._held)) else ():
             self._held[frame.id] = frame
-            self._untold.add(frame.id)
+            if not _is_beside_test(frame):
+                self._untold.add(frame.id)
 
     @property
     def holds_any(self) -> bool:

@@ -7,6 +7,7 @@ Laws:
 """
 
 import json
+import math
 import sqlite3
 from collections.abc import Collection, Iterable
 from typing import Any, Final, NamedTuple
@@ -138,7 +139,8 @@ class Spots:
     def add_step(self, spot_id: int, step: StepRow, *, from_states: Collection[str], minutes: float | None) -> bool:
         """Take a step from one of these states, or measure anew; return False when it is in none of them.
 
-        `minutes` are added to those of its newest batch; where it has none, that raises `UnusableError`.
+        `minutes` are added to those of its newest batch. Where it has none, or they are not a number from 0 up, that
+        raises `UnusableError` and nothing is stored.
         """
         with immediate(self._connection):
             if self.one(spot_id).state not in from_states:
@@ -257,6 +259,9 @@ def _move(connection: sqlite3.Connection, spot_id: int, step: StepRow) -> None:
 
 
 def _add_minutes(connection: sqlite3.Connection, spot_id: int, minutes: float) -> None:
+    if not (math.isfinite(minutes) and minutes >= 0):
+        msg = f"{minutes} minutes: expected a number from 0 up"
+        raise UnusableError(msg)
     newest = connection.execute("SELECT max(id) FROM batch WHERE weak_spot_id = ?", (spot_id,)).fetchone()[0]
     if newest is None:
         msg = f"weak spot {spot_id} has no batch to note minutes of"

@@ -7,8 +7,8 @@ Law: what is of the test share depends on the camera and the time of the picture
 changes sides, whatever batch it is in, whoever chose it, and however many others there are.
 
 A camera's time is cut into blocks of `BLOCK_MS`, and `SHARE` of the blocks are test, by a hash: pictures of one moment
-stand on one side together. Two pictures on either side of a block's edge may look alike; a block is long against the
-few seconds that one object stays in view, so these are few.
+stand on one side together. Two pictures on either side of a block's edge look alike; so what is not test and lies
+within `APART_MS` of a test block gets into no batch.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ from typing import Final, Protocol
 
 BLOCK_MS: Final = 20_000
 SHARE: Final = 0.2
+APART_MS: Final = 3_000  # pictures of one camera nearer to each other show one moment
 
 
 class _Batch(Protocol):
@@ -35,6 +36,18 @@ def may_train(batch: _Batch, member: _Member) -> bool:
 
 def is_test(*, site: str, device: str, camera: str, captured_at_ms: int) -> bool:
     """Whether the picture of this camera and time is of the test share. The names contain no `/`."""
-    block = f"{site}/{device}/{camera}/{captured_at_ms // BLOCK_MS}"
-    drawn = hashlib.blake2b(block.encode(), digest_size=8).digest()
+    return _is_test_block(f"{site}/{device}/{camera}", captured_at_ms // BLOCK_MS)
+
+
+def is_beside_test(*, site: str, device: str, camera: str, captured_at_ms: int) -> bool:
+    """Whether the picture is not of the test share, and less than `APART_MS` from a time that is."""
+    of, block, into_ms = f"{site}/{device}/{camera}", captured_at_ms // BLOCK_MS, captured_at_ms % BLOCK_MS
+    before, after = into_ms < APART_MS, into_ms >= BLOCK_MS - APART_MS
+    if not (before or after) or _is_test_block(of, block):
+        return False
+    return (before and _is_test_block(of, block - 1)) or (after and _is_test_block(of, block + 1))
+
+
+def _is_test_block(camera: str, block: int) -> bool:
+    drawn = hashlib.blake2b(f"{camera}/{block}".encode(), digest_size=8).digest()
     return int.from_bytes(drawn, "big") < SHARE * 2**64

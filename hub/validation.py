@@ -21,7 +21,7 @@ CALIBRATING: Final = 300  # images, the newest
 
 
 class RefusedError(UnusableError):
-    """The answer is no: the message says what is missing and what to do about it."""
+    """The answer is no. The message: what is missing, a line for each reason, and at last what to do about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,10 @@ def validation(
     drawn = {row.id: every[row.id] for row in store.batches() if row.random and row.created_at_ms > (after_ms or -1)}
     if not drawn:
         since = " since its certificate, which the checks contradict" if every else ""
-        msg = f"no images were drawn at random{since}: `hub batch new --random` draws some; export, label, import them"
+        msg = (
+            f"no images were drawn at random{since}\n"
+            "`hub batch new --random` draws some; export, label and import all of them"
+        )
         raise RefusedError(msg)
     members = {member.event_id for of_batch in every.values() for member in of_batch}
     counting = [one.event_id for of_batch in drawn.values() for one in of_batch if one.event_id in people]
@@ -81,8 +84,8 @@ def validation(
                 f" answered yet{' for ' + ', '.join(labels) if labels else ''}"
             )
     if not images:
-        msg = f"no random batch is answered: {'; '.join(notes)}"
-        raise RefusedError(msg)
+        msg = "no random batch is answered by people"
+        raise RefusedError("\n".join([msg, *notes, "export these batches, label and import all of their images"]))
     others = sorted(one for one, truth in people.items() if one not in members and _answers(truth, labels))
     calibrating = tuple(people[one] for one in others[::-1][:CALIBRATING])
     return Validation(tuple(images), calibrating, labels, tuple(notes))

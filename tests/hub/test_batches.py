@@ -28,7 +28,7 @@ from hub.weakspots import SpotState, advance, sources, step_of, weak_spot
 from tests.hub.made import arrival, event_id, event_payload, finding, jpeg, part_payloads
 
 NOW = 1_700_000_100_000
-START = 1_700_000_000_000
+START = 1_700_000_005_000
 TAGGER = Tagger(TagsConfig())
 WHOLE = (0.0, 0.0, 64.0, 48.0)
 

@@ -74,6 +74,22 @@ def test_what_changed_is_not_carried(now) -> None:
     assert carried(dimmed(street()), dimmed(now), [box()]) == ()
 
 
+@pytest.mark.parametrize(
+    ("width", "stays"),
+    [
+        (6, True),  # a sign pole: a tenth of the car is little
+        (20, False),  # a pillar: a third
+    ],
+)
+def test_what_stands_in_front_of_a_part_is_seen_where_the_whole_is_still_alike(width, stays, monkeypatch) -> None:
+    now = street()
+    cv2.rectangle(now, (54, 44), (54 + width, 96), (120, 120, 120), -1)
+    before, now = dimmed(street()), dimmed(now)
+    assert bool(carried(before, now, [box()])) == stays
+    monkeypatch.setattr("hub.carried.CHANGED_PARTS", 1.0)
+    assert len(carried(before, now, [box()])) == 1, "by the correlation of the whole it is the same"
+
+
 def test_who_walked_on_is_not_carried_and_the_car_behind_is() -> None:
     before, now = dimmed(street(walker=(130, 80))), dimmed(street(walker=(20, 80)))
     walker = box((130.0, 80.0, 155.0, 141.0), "person")

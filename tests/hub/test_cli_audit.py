@@ -137,9 +137,9 @@ def test_a_batch_without_labels_says_what_to_do(run, tmp_path) -> None:
 
 def test_opinions_are_of_the_larger_look_where_the_model_allows_it() -> None:
     onlooker = Onlooker.open()
-    assert onlooker.name == "starter-1@512x512x2"
+    assert onlooker.name == "starter-1-cf1528a3@512x512x2"
     small = Onlooker.open(input_size=(320, 320))
-    assert small.name == "starter-1@320x320x2"
+    assert small.name == "starter-1-cf1528a3@320x320x2"
     grey = cv2.imencode(".jpg", np.full((120, 160, 3), 128, np.uint8))[1].tobytes()
     assert all(box.origin == "model" and box.score >= 0.05 for box in onlooker.look(grey))
 

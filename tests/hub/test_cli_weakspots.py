@@ -7,9 +7,10 @@ import time
 import pytest
 
 import hub.cli
+from edge.contract.errors import UnusableError
 from hub.naming import refresh
 from hub.store import BatchMember, Store
-from hub.weakspots import SpotState, sources, step_of, weak_spot
+from hub.weakspots import SpotState, advance, sources, step_of, weak_spot
 from tests.hub.sighted import TAGGER, mended, sight, weak
 
 HOUR_MS = 3_600_000
@@ -114,6 +115,20 @@ def test_a_life_on_the_command_line(run, store, now_ms, tmp_path) -> None:
     assert shown["batches"][0]["cost"]["minutes"] == 20
     assert shown["spot"]["state"] == "fixed"
     assert run("weakspots", "drop", "1")[2] == "hub: weak spot 1 has a batch: what was done for it is kept\n"
+
+
+@pytest.mark.parametrize("minutes", ["nan", "inf", "-1"])
+def test_minutes_that_are_none_are_refused_and_the_step_is_not_taken(run, store, now_ms, minutes) -> None:
+    weak(store, at_ms=now_ms - 4 * HOUR_MS, inline=True, model="old")
+    refresh(store, TAGGER, now_ms - 3 * HOUR_MS)
+    batch = batch_of_spot(store, 1, now_ms=now_ms - 2 * HOUR_MS)
+    run("weakspots", "mark", "1", "annotated", "--minutes", "5")
+    before = store.spots.steps(1)
+    with pytest.raises(UnusableError, match="minutes: expected a number from 0 up"):
+        advance(store, 1, "trained", now_ms=now_ms, release="new", minutes=float(minutes))
+    assert run("weakspots", "mark", "1", "trained", "--release", "new", "--minutes", minutes)[0] == 2
+    assert store.batch(batch).minutes == 5
+    assert store.spots.steps(1) == before
 
 
 def test_new_and_drop(run, store, now_ms) -> None:

@@ -34,7 +34,7 @@ def any_box(draw) -> Annotation:
 
 @st.composite
 def near(draw, one: Annotation) -> Annotation:
-    """A box that somebody else may have drawn for the same object, in hundredths so that medians fall between them."""
+    """A box that somebody else may have drawn for the same object, in hundredths so that means fall between them."""
     x1, y1, x2, y2 = one.xyxy
     moves = [draw(st.integers(-150, 150)) / 100 for _ in range(4)]
     x1, y1 = max(0.0, x1 + moves[0]), max(0.0, y1 + moves[1])
@@ -57,11 +57,11 @@ def drawings(draw, least=0, most=5) -> dict[str, list[Annotation]]:
 
 
 @settings(deadline=None)
-@given(st.lists(any_box(), max_size=6), st.sampled_from(["median", "fusion"]))
-def test_what_one_drew_alone_is_the_answer_as_it_is(boxes, method) -> None:
+@given(st.lists(any_box(), max_size=6))
+def test_what_one_drew_alone_is_the_answer_as_it_is(boxes) -> None:
     scored = [Annotation(one.xyxy, one.label, 0.5, "model") for one in boxes]
-    assert consolidate({"ann": scored}, method=method).boxes == tuple(scored)
-    assert consolidate({"ann": scored}, method=method).disputes == ()
+    assert consolidate({"ann": scored}).boxes == tuple(scored)
+    assert consolidate({"ann": scored}).disputes == ()
 
 
 def test_of_nobody_there_is_no_answer() -> None:
@@ -69,21 +69,19 @@ def test_of_nobody_there_is_no_answer() -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(any_box(), max_size=6), st.integers(2, 5), st.sampled_from(["median", "fusion"]))
-def test_what_all_drew_alike_is_the_answer_without_a_dispute(boxes, count, method) -> None:
-    agreed = consolidate(dict.fromkeys(NAMES[:count], boxes), method=method)
+@given(st.lists(any_box(), max_size=6), st.integers(2, 5))
+def test_what_all_drew_alike_is_the_answer_without_a_dispute(boxes, count) -> None:
+    agreed = consolidate(dict.fromkeys(NAMES[:count], boxes))
     assert sorted(map(str, agreed.boxes)) == sorted(map(str, boxes))
     assert agreed.disputes == ()
 
 
 @settings(deadline=None)
-@given(drawings(), st.randoms(use_true_random=False), st.sampled_from(["median", "fusion"]))
-def test_no_order_counts(drawn, rng: random.Random, method) -> None:
+@given(drawings(), st.randoms(use_true_random=False))
+def test_no_order_counts(drawn, rng: random.Random) -> None:
     shuffled = {name: rng.sample(boxes, len(boxes)) for name, boxes in rng.sample(list(drawn.items()), len(drawn))}
-    weights = {"ann": 0.3, "bob": 0.7}
     if len(drawn) != 1:
-        assert consolidate(shuffled, method=method) == consolidate(drawn, method=method)
-        assert consolidate(shuffled, weights=weights) == consolidate(drawn, weights=weights)
+        assert consolidate(shuffled) == consolidate(drawn)
     boxes_of = [sorted((name, str(box)) for name, box in one.items()) for one in objects(drawn)]
     assert boxes_of == [sorted((name, str(box)) for name, box in one.items()) for one in objects(shuffled)]
 
@@ -96,16 +94,16 @@ def test_every_box_is_in_one_object_and_an_object_has_one_of_each(drawn) -> None
 
 
 @settings(deadline=None)
-@given(drawings(least=2), st.sampled_from(["median", "fusion"]))
-def test_no_more_boxes_are_answered_than_were_drawn_and_each_lies_in_its_image(drawn, method) -> None:
-    answer = consolidate(drawn, method=method, weights={"ann": 0.1, "bob": 0.37})
+@given(drawings(least=2))
+def test_no_more_boxes_are_answered_than_were_drawn_and_each_lies_in_its_image(drawn) -> None:
+    answer = consolidate(drawn)
     assert len(answer.boxes) <= len(objects(drawn))
     for one in answer.boxes:
         one.require_inside(WIDTH, HEIGHT)
     for one in objects(drawn):
         low = [min(box.xyxy[side] for box in one.values()) for side in range(4)]
         high = [max(box.xyxy[side] for box in one.values()) for side in range(4)]
-        made = consolidate({name: [one[name]] if name in one else [] for name in drawn}, method=method)
+        made = consolidate({name: [one[name]] if name in one else [] for name in drawn})
         assert len(made.boxes) <= 1
         for box in made.boxes:
             assert all(a <= v <= b for a, v, b in zip(low, box.xyxy, high, strict=True))
@@ -170,28 +168,27 @@ def test_the_label_is_that_of_most(labels, answer, disputed) -> None:
         assert one.why.endswith("no majority")
 
 
-def test_the_place_is_the_median_which_one_slip_does_not_move() -> None:
+@pytest.mark.parametrize(
+    ("boxes", "mean"),
+    [
+        ([(10, 10, 40, 90), (11, 12, 41, 91), (12, 11, 60, 92)], (11, 11, 47, 91)),  # the third is too wide
+        ([(10, 10, 40, 90), (10, 11, 41, 90), (10, 10, 40, 90)], (10, 10.33, 40.34, 90)),  # thirds go outwards
+        ([(10, 10, 13, 13), (10.01, 10, 13.01, 13)], (10, 10, 13.01, 13)),  # and so the least size is kept
+    ],
+)
+def test_the_place_is_the_mean_rounded_outwards(boxes, mean) -> None:
+    drawn = {name: [box(*xyxy)] for name, xyxy in zip(NAMES, boxes, strict=False)}
+    assert consolidate(drawn).boxes == (box(*mean),)
+
+
+def test_a_label_that_fewer_gave_counts_for_the_place_and_who_drew_nothing_does_not() -> None:
     drawn = {
         "ann": [box(10, 10, 40, 90)],
-        "bob": [box(11, 12, 41, 91)],
-        "cai": [box(12, 11, 60, 92)],  # too wide
+        "bob": [box(12, 10, 42, 90)],
+        "cai": [box(14, 10, 44, 90, "head")],
+        "dee": [],
     }
-    assert consolidate(drawn).boxes == (box(11, 11, 41, 91),)
-    assert consolidate(drawn, method="fusion").boxes == (box(11, 11, 47, 91),)
-
-
-def test_weights_count_for_votes_and_in_a_fusion_for_the_place() -> None:
-    drawn = {"ann": [box(10, 10, 40, 90)], "bob": [box(14, 10, 44, 90, "head")], "cai": []}
-    weights = {"ann": 3.0, "bob": 1.0, "cai": 1.0}
-    trusted = consolidate(drawn, method="fusion", weights=weights)
-    assert trusted.boxes == (box(11, 10, 41, 90),)
-    assert trusted.disputes == (), "three fifths drew it and three quarters of those call it so"
-    alone = {"ann": [box(10, 10, 40, 90)], "bob": [], "cai": []}
-    assert consolidate(alone).boxes == ()
-    assert consolidate(alone, weights=weights).boxes == (box(10, 10, 40, 90),)
-    for wrong in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match="weights above 0"):
-            consolidate(drawn, weights={"ann": wrong})
+    assert consolidate(drawn).boxes == (box(12, 10, 42, 90),)
 
 
 def test_people_side_by_side_stay_two() -> None:
@@ -201,7 +198,7 @@ def test_people_side_by_side_stay_two() -> None:
     drawn = {
         "ann": [front, behind],
         "bob": [box(21, 21, 61, 110), box(33, 19, 73, 109)],
-        "cai": [box(19, 20, 60, 109)],
+        "cai": [box(19, 19, 59, 110)],
     }
     answer = consolidate(drawn)
     assert answer.boxes == (box(20, 20, 60, 110), box(32.5, 19.5, 72.5, 109.5))

@@ -17,11 +17,10 @@ from hub.health import DAY_MS, DROWNED, health, repeats
 from hub.health_lines import health_lines
 from hub.label_table import MIN_TOLD, SIZE_EDGES, input_side, label_table
 from hub.leaks import leaks
-from hub.selection import NEAR_MS
 from hub.store import BatchRow, Store
 from hub.store_health import LabelledRow
 from hub.store_labels import LabelSet
-from hub.testshare import BLOCK_MS, is_test
+from hub.testshare import APART_MS, BLOCK_MS, is_test
 from hub.truth import Truth, truths
 from tests.hub.labelled import NOW, draw, event_id, freeze, made_batch, person, put
 
@@ -193,9 +192,9 @@ ONE, TWO = [box(100, 100, 150, 200)], [box(100, 100, 150, 200), box(300, 100, 35
 SAME = {"frame_hash": HASH}
 LEAKS = {
     "one group, however far apart": ({"group_id": 1}, TWO, "group"),
-    "one camera, 3 s later": ({"captured_at_ms": row(1).captured_at_ms + NEAR_MS}, TWO, "moment"),
-    "one camera, 3 s before": ({"captured_at_ms": row(1).captured_at_ms - NEAR_MS}, TWO, "moment"),
-    "a moment too late": ({"captured_at_ms": row(1).captured_at_ms + NEAR_MS + 1}, TWO, None),
+    "one camera, 3 s later": ({"captured_at_ms": row(1).captured_at_ms + APART_MS}, TWO, "moment"),
+    "one camera, 3 s before": ({"captured_at_ms": row(1).captured_at_ms - APART_MS}, TWO, "moment"),
+    "a moment too late": ({"captured_at_ms": row(1).captured_at_ms + APART_MS + 1}, TWO, None),
     "another camera at the same time": ({"captured_at_ms": row(1).captured_at_ms, "camera": "yard"}, TWO, None),
     "the same picture": (SAME, ONE, "picture"),
     "31 bits": ({"frame_hash": bits(HASH, 31)}, ONE, "picture"),
@@ -265,7 +264,7 @@ def _plainly(a, b, drawn) -> bool:
         return True
     if a.camera != b.camera:
         return False
-    if abs(a.captured_at_ms - b.captured_at_ms) <= NEAR_MS:
+    if abs(a.captured_at_ms - b.captured_at_ms) <= APART_MS:
         return True
     mine, theirs = drawn[int(a.event_id, 16)], drawn[int(b.event_id, 16)]
     if not mine or not theirs or (int.from_bytes(a.frame_hash) ^ int.from_bytes(b.frame_hash)).bit_count() > 31:

@@ -83,6 +83,21 @@ def test_what_is_labelled_is_never_swept_and_is_forgotten_with_its_image(store) 
     assert list(store.violations()) == []
 
 
+@pytest.mark.parametrize(
+    ("came_before_ms", "most_bytes"),
+    [
+        (NOW + 10, 10**9),  # all came too long ago
+        (NOW - 10, 0),  # none did, and all are more than allowed
+    ],
+)
+def test_a_dry_run_does_not_count_what_is_labelled(store, came_before_ms, most_bytes) -> None:
+    put(store, 5, 6, 7)
+    draw(store, None, {5: [person(1)]}, kind="machine", annotator="m")
+    limits = {"came_before_ms": came_before_ms, "most_bytes": most_bytes}
+    would = sum(one.frames for one in store.upkeep.sweep(**limits, dry_run=True))
+    assert would == sum(one.frames for one in store.upkeep.sweep(**limits)) == 2
+
+
 def test_an_answer_stays_when_its_annotator_meets_the_image_again_as_a_known_answer(store) -> None:
     first, second = made_batch(store, 1), made_batch(store, 1, first=2)
     draw(store, first, {1: [person(1)]})

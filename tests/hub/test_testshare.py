@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hub.store import BatchMember, BatchRow
-from hub.testshare import BLOCK_MS, SHARE, is_test, may_train
+from hub.testshare import APART_MS, BLOCK_MS, SHARE, is_beside_test, is_test, may_train
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,20}", fullmatch=True)
 
@@ -52,3 +52,23 @@ def test_a_block_begins_and_ends_at_its_millisecond():
     at = (start - 1, start, start + BLOCK_MS - 1, start + BLOCK_MS)
     sides = [is_test(site="plant7", device="cam1", camera="gate", captured_at_ms=at_ms) for at_ms in at]
     assert sides == [False, True, True, False]
+
+
+@given(NAMES, NAMES, NAMES, st.integers(2**20, 2**50), st.integers(0, 2 * APART_MS))
+def test_what_lies_near_a_test_picture_and_is_none_is_beside_it(site, device, camera, at_ms, apart_ms):
+    """No two pictures within `APART_MS` are one of the test share and one that a batch would take to train on."""
+    where = {"site": site, "device": device, "camera": camera}
+    for one_ms, other_ms in ((at_ms, at_ms + apart_ms), (at_ms + apart_ms, at_ms)):
+        if is_test(**where, captured_at_ms=one_ms):
+            other = is_test(**where, captured_at_ms=other_ms) or is_beside_test(**where, captured_at_ms=other_ms)
+            assert other or apart_ms > APART_MS
+        assert not (is_test(**where, captured_at_ms=one_ms) and is_beside_test(**where, captured_at_ms=one_ms))
+
+
+def test_what_is_beside_a_test_block_begins_and_ends_at_its_millisecond():
+    # the block of the test above: 3 s before it and after it are nobody's
+    start = 1_700_000_100_000
+    at = (start - APART_MS - 1, start - APART_MS, start - 1, start, start + BLOCK_MS, start + BLOCK_MS + APART_MS - 1)
+    where = {"site": "plant7", "device": "cam1", "camera": "gate"}
+    beside = [is_beside_test(**where, captured_at_ms=at_ms) for at_ms in (*at, start + BLOCK_MS + APART_MS)]
+    assert beside == [False, True, True, False, True, True, False]

@@ -76,13 +76,13 @@ def test_several_annotators_are_consolidated_and_who_did_not_look_for_a_label_ha
     batch = made_batch(store, 1)
     draw(store, batch, {1: [person(1), head(20)]}, annotator="ann")
     draw(store, batch, {1: [person(2)]}, annotator="bob", label_pass="person", labels=("person",))
-    draw(store, batch, {1: [person(3)]}, annotator="cai", label_pass="person", labels=("person",))
+    draw(store, batch, {1: [person(4.5)]}, annotator="cai", label_pass="person", labels=("person",))
     truth = truths(store)[event_id(1)]
-    assert set(truth.boxes) == {person(2), head(20)}, "the median of three, and the head that one alone looked for"
+    assert set(truth.boxes) == {person(2.5), head(20)}, "the mean of three, and the head that one alone looked for"
     assert truth.disputes == ()
     draw(store, batch, {1: [head(40)]}, annotator="dee", label_pass="head", labels=("head",))
     truth = truths(store)[event_id(1)]
-    assert set(truth.boxes) == {person(2), head(20), head(40)}
+    assert set(truth.boxes) == {person(2.5), head(20), head(40)}
     assert [(one.labels, one.kept, one.annotators) for one in truth.disputes] == [
         (("head",), True, ("ann",)),
         (("head",), True, ("dee",)),
