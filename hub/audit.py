@@ -12,8 +12,8 @@ Laws:
    where there are fewer: so it shows what the audit overlooks.
 2. A list depends on the labels and the opinions, and on nothing else: asked twice, there is one list.
 3. What people drew on images with known answers is not audited: their answers are known.
-4. It is enough once people have looked through a list and either found no error in its images at random, or both these
-   and the audit expect fewer than one wrong image among the rest. Labels that came after the list begin anew.
+4. It is enough once people have looked through a list, and both its images at random and the audit expect that fewer
+   than `FEW` of the rest, or fewer than one image, are wrong. Labels that came after the list begin anew.
 """
 
 import random
@@ -35,6 +35,7 @@ __all__ = ["Audit", "audit", "audit_batch", "chosen", "list_rechecks", "measure"
 
 RANDOM: Final = 5
 PICKS: Final = 0.2  # of the images
+FEW: Final = 0.1  # of the images that nobody looks at again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,8 +159,7 @@ def is_enough(left: Sequence[Inspected], measured: Measured | None, *, looked_th
         return True
     if measured is None or not looked_through:
         return False
-    clean = measured.drawn.settled > 0 and measured.drawn.wrong_anywhere == 0
-    return clean or max(_by_drawn(measured), sum(one.score for one in left)) < 1
+    return max(_by_drawn(measured), sum(one.score for one in left)) < max(1.0, FEW * len(left))
 
 
 def _by_drawn(measured: Measured | None) -> float:

@@ -12,7 +12,6 @@ import msgspec
 from hub.audit import Audit
 from hub.certify import interval
 from hub.contact_sheet import PERSON, Tile, contact_sheet
-from hub.export import ExportReport
 from hub.inspection import Inspected
 from hub.rechecked import Measured, Tally
 from hub.store import Store
@@ -32,10 +31,16 @@ _AFTER_WHY: Final = 46
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Written:
-    """What was written beside the list: the sheet, and the images to look at again; None: not asked for, or no list."""
+    """What was written beside the list, None where it was not asked for or there is no list.
+
+    Attributes:
+        sheet: the PNG.
+        folder: the images to look at again, with their labels; `images` of them.
+    """
 
     sheet: Path | None = None
-    again: ExportReport | None = None
+    folder: Path | None = None
+    images: int = 0
 
 
 def audit_lines(audit: Audit, *, title: str, written: Written) -> list[str]:
@@ -65,9 +70,9 @@ def _expected(audit: Audit) -> list[str]:
 def _written(written: Written) -> Iterator[str]:
     if written.sheet is not None:
         yield f"drawn: {written.sheet}"
-    if written.again is not None:
-        images = written.again.images
-        yield f"written: {written.again.out}, {images} image{'s' * (images != 1)} with the labels as they are"
+    if written.folder is not None:
+        images = f"{written.images} image{'s' * (written.images != 1)}"
+        yield f"written: {written.folder}, {images} with the labels as they are"
 
 
 def _table(rechecks: Sequence[Recheck]) -> list[str]:
@@ -110,18 +115,20 @@ def _next(audit: Audit, written: Written) -> Iterator[str]:
     number = audit.batch_id
     if audit.enough and audit.left:
         wrong = audit.expected_at_most
-        about = f"about {wrong:.0f} wrong images are" if wrong >= 1.5 else "about 1 wrong image is"
+        about = f"about {int(wrong + 0.5)} wrong images are" if wrong >= 1.5 else "about 1 wrong image is"
         if wrong < 0.5:
             about = "no wrong image is"
         yield from _wrapped(f"enough: {about} expected among the {len(audit.left)} left")
+        if wrong >= 0.5 and not audit.rechecks:
+            yield f"`hub labels audit {number} --size N` lists N of them all the same"
     if not audit.rechecks:
         yield "next: hub dataset health"
         return
-    folder = "again" if written.again is None else shlex.quote(str(written.again.out))
-    if written.again is None:
+    folder = "again" if written.folder is None else shlex.quote(str(written.folder))
+    if written.folder is None:
         yield f"next: hub labels audit {number} --export again, look again, then"
     else:
-        yield f"next: look again at what is in {folder}, then"
+        yield f"next: look again at the images in {folder}, then"
     yield f"      hub labels import {folder} --batch {number} --review --annotator NAME"
 
 
@@ -150,7 +157,7 @@ def audit_as_json(audit: Audit, *, title: str, written: Written) -> str:
         "expected_left": round(audit.expected, 4),
         "enough": audit.enough,
         "sheet": None if written.sheet is None else str(written.sheet),
-        "again": None if written.again is None else str(written.again.out),
+        "folder": None if written.folder is None else str(written.folder),
     }
     return msgspec.json.encode(content).decode()
 

@@ -157,8 +157,8 @@ def labels_audit(
     --export writes the listed images with the labels as they are, to be
     corrected. The list stays the same until labels change.
 
-    It is enough when the images at random of the last list had no error, or
-    fewer than one wrong image is expected in the rest. Then nothing more is
+    It is enough when fewer than a tenth of the images that nobody looked at
+    again, or less than one, are expected to be wrong. Then nothing more is
     listed, unless --size or --export asks for it.
 
     Labels that the model does not know are only searched for doubled boxes,
@@ -169,13 +169,13 @@ def labels_audit(
         title = read_batch(store, number).title
         with _progress(store.batch(number).size) as advance:
             found = audit(store, onlooker, number, size=size, more=export is not None, on_image=advance)
-        again = None
-        if export is not None and found.rechecks:
-            view = batch_view(store, number, labels=find_config(config).labels.names)
-            again = export_batch(view, fmt, export, answers=_answers(found))
+        written = Written()
         if sheet is not None and found.rechecks:
             write_file(sheet, audit_sheet(store, found.audited, found.rechecks, title=f"Batch {number}: look again"))
-        written = Written(sheet if found.rechecks else None, again)
+            written = Written(sheet)
+        if export is not None and found.rechecks:
+            view = batch_view(store, number, labels=find_config(config).labels.names)
+            written = Written(written.sheet, export, export_batch(view, fmt, export, answers=_answers(found)).images)
     if json:
         print(audit_as_json(found, title=title, written=written))
     else:
@@ -192,6 +192,7 @@ def _answers(found: Audit) -> dict[str, tuple[Annotation, ...]]:
 def _progress(images: int) -> Iterator[Callable[[], None]]:
     """Show how many images were looked at, on a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("images looked at", total=images)
         yield lambda: progress.advance(task)

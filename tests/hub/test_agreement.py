@@ -259,4 +259,4 @@ def test_everything_fits_eighty_columns_and_json_has_it_all(store, tmp_path) -> 
     store.labels.add_rechecks(batch, [Recheck(event_id(1), 1, "random", "", None, 0.1, "drawn", NOW)])
     assert show_lines(standing(store, batch))[-1] == f"next: hub labels import FILE --batch {batch} --review"
     store.labels.settle_rechecks(batch, {1: False})
-    assert show_lines(standing(store, batch))[-1] == "next: hub dataset health"
+    assert show_lines(standing(store, batch))[-1] == f"next: hub labels audit {batch}", "what was drawn was wrong"

@@ -12,6 +12,7 @@ import hub.cli
 from hub.account import account
 from hub.annotation import Annotation
 from hub.autolabel import Asked, apply_certificate, certify_model
+from hub.autolabel_lines import refused_lines
 from hub.autolabel_report import report
 from hub.certificates import CHECKS, GROUND_TRUTH, Details, details_of, in_force
 from hub.certify import spent
@@ -281,8 +282,15 @@ def test_without_random_images_it_says_how_to_draw_some(tmp_path, onlooker):
         with pytest.raises(RefusedError, match="`hub batch new --random` draws some"):
             certified(store, onlooker)
         batch = random_batch(store, size=2, now_ms=NOW)
-        with pytest.raises(RefusedError, match="no random batch is answered"):
-            certified(store, onlooker)
+        with pytest.raises(RefusedError, match="no random batch is answered") as refused:
+            certified(store, onlooker, names=("person", "wheelbarrow"))
+        lines = refused_lines(str(refused.value))
+        assert [line.strip() for line in lines if not line.startswith("    ")] == [
+            "hub: no random batch is answered by people",
+            "the model cannot tell wheelbarrow: it stays for people",
+            "batch 1 does not count: 2 of its 2 images are not answered yet for person",
+            "export these batches, label and import all of their images",
+        ]
         answer(store, batch.id, labels=("wheelbarrow",))
         with pytest.raises(RefusedError, match="can tell none of the labels asked for: wheelbarrow"):
             certified(store, onlooker)

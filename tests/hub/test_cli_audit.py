@@ -72,6 +72,12 @@ def test_what_was_planted_leads_the_list_and_the_second_look_measures_it(run, fi
     status, said, _ = run("audit", "1", "--sheet", "sheet.png", "--export", "again", "--size", "2")
     assert status == 0
     assert all(len(line) <= 80 for line in said.splitlines())
+    assert said.startswith("batch 1: dark\nlooked for: person\n")
+    assert "drawn: sheet.png\nwritten: again, 7 images with the labels as they are\n" in said
+    assert said.endswith(
+        "next: look again at the images in again, then\n"
+        "      hub labels import again --batch 1 --review --annotator NAME\n"
+    )
     listed = re.findall(r"^ +[12] (\w+) +(\w+) ", said, re.MULTILINE)
     assert sorted(listed) == [(event_id(OVERLOOKED)[-8:], "missing"), (event_id(INVENTED)[-8:], "extra")]
     assert len(re.findall("random", said)) >= 5
@@ -90,6 +96,21 @@ def test_what_was_planted_leads_the_list_and_the_second_look_measures_it(run, fi
     assert "picked by the audit: 2 of 2 wrong" in said
     assert "drawn at random: 0 of 5 wrong" in said
     assert "nobody looked at again, about 0 are still wrong" in " ".join(said.split())
+    assert re.search("enough: (no|about 1) wrong image is expected among the 2 left", said)
+    assert said.endswith("next: hub dataset health\n")
+    assert "rank" not in said, "no further list"
+    assert run("show", "1")[1].endswith("next: hub dataset health\n")
+    lists = len(json.loads(run("audit", "1", "--json")[1])["rechecks"])
+    assert (lists, stored_lists(tmp_path)) == (0, 1)
+
+    status, said, _ = run("audit", "1", "--size", "1")
+    assert (status, "enough: " in said, stored_lists(tmp_path)) == (0, True, 2)
+    assert "next: hub labels audit 1 --export again, look again, then" in said
+
+
+def stored_lists(folder: Path) -> int:
+    with Store.open(folder / "hub.db") as store:
+        return len(store.labels.recheck_lists(1))
 
 
 def test_asked_twice_there_is_one_list_as_json(run) -> None:
@@ -117,6 +138,7 @@ def test_labels_that_the_model_does_not_know_are_named(run, tmp_path) -> None:
     [
         (["audit", "7"], "no batch 7"),  # there is none
         (["audit", "1", "--model", "none.onnx"], "none.onnx"),  # no such model
+        (["audit", "1", "--sheet", "none/sheet.png"], "cannot write none/sheet.png"),  # no such folder
     ],
 )
 def test_what_cannot_be_done_is_one_line(run, words, problem) -> None:

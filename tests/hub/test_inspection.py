@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from hub.annotation import Annotation
 from hub.consolidate import Dispute
-from hub.evidence import Page
-from hub.inspection import inspect
+from hub.evidence import Claim, Page
+from hub.inspection import OVERLOOKED, inspect
 
 KNOWN = frozenset({"person", "car", "truck"})
 SIZE = (640, 480)
@@ -97,6 +97,85 @@ def test_a_label_that_the_model_does_not_know_is_said_and_searched_without_it() 
     assert likeliest(found["odd"]) == ("badly_placed", "head")
     assert likeliest(found["twice"]) == ("extra", "head")
     assert all(found[one.name].score < 0.05 for one in heads)
+
+
+def claim(severity=0.93, label="person", at=SEEN):
+    return Claim(at.xyxy, label, severity, ("gap", "zoom"))
+
+
+def claimed(drawn, *claims, seen=(), labels=KNOWN):
+    """The missing objects of one image with claims of witnesses, beside the others."""
+    it = dataclasses.replace(page("it", drawn, seen, labels=labels), claims=tuple(claims))
+    return [one for one in inspect([it, *others()], known=KNOWN)[0].faults if one.kind == "missing"]
+
+
+def test_what_witnesses_claim_and_nobody_drew_is_missing() -> None:
+    (fault,) = claimed([], claim())
+    assert (fault.label, fault.xyxy) == ("person", SEEN.xyxy)
+    odds = 0.93 / 0.07 * OVERLOOKED
+    assert fault.probability == pytest.approx(odds / (1 + odds))
+    assert fault.why == "the device's witnesses say so at 0.93 (gap, zoom)"
+    assert claimed([], claim(0.5))[0].probability < 0.1 < fault.probability
+    assert 0.9 < claimed([], claim(1.0))[0].probability < 1, "no witness is sure"
+
+
+@pytest.mark.parametrize(
+    ("drawn", "claims"),
+    [
+        ([box(100)], [claim()]),  # somebody drew it
+        ([box(125)], [claim()]),  # IoU .41: drawn badly
+        ([box(100, label="car")], [claim()]),  # drawn, by another name
+        ([box(40, 40, 300, 300, "truck")], [claim()]),  # inside of what is drawn: IoU .08
+        ([box(120, 130, 20, 40)], [claim()]),  # around what is drawn, of its label: IoU .11
+        ([], [claim(label="head")]),  # nobody looked for heads
+        ([], [claim(label="")]),  # of no label
+    ],
+)
+def test_a_claim_that_the_annotations_explain_or_nobody_looked_for_says_nothing(drawn, claims) -> None:
+    assert claimed(drawn, *claims) == []
+
+
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        [],
+        [box(300)],  # elsewhere
+        [box(145)],  # beside: IoU .14
+        [box(120, 100, 20, 20, "car")],  # something small of another label in it
+    ],
+)
+def test_a_claim_that_no_annotation_touches_stays(drawn) -> None:
+    assert [fault.label for fault in claimed(drawn, claim())] == ["person"]
+
+
+@pytest.mark.parametrize(("severity", "score"), [(0.99, 0.3), (0.2, 0.9), (0.93, 0.85)])
+def test_what_the_model_sees_too_is_counted_once_and_the_likelier_counts(severity, score) -> None:
+    seen = [box(104, score=score)]
+    (alone,), (claims,), (both,) = (
+        claimed([], seen=seen),
+        claimed([], claim(severity)),
+        claimed([], claim(severity), seen=seen),
+    )
+    assert both == max(alone, claims, key=lambda fault: fault.probability)
+
+
+def test_several_claims_of_one_place_are_one_object_whatever_their_order() -> None:
+    claims = [claim(0.6), claim(0.9, at=box(106)), claim(0.7, "car"), claim(0.8, at=box(300))]
+    first, second = claimed([], *claims), claimed([], *claims[::-1])
+    assert first == second
+    assert [fault.xyxy for fault in first] == [box(106).xyxy, box(300).xyxy]
+
+
+def test_claims_of_a_label_that_the_model_does_not_know_count() -> None:
+    labels = frozenset({"head"})
+    assert [fault.label for fault in claimed([], claim(label="head"), labels=labels)] == ["head"]
+    assert claimed([box(100, label="head")], claim(label="head"), labels=labels) == []
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_a_surer_claim_is_likelier(a, b) -> None:
+    low, high = (sum(fault.probability for fault in claimed([], claim(one))) for one in sorted((a, b)))
+    assert 0 <= low <= high <= 1
 
 
 def test_what_annotators_dispute_is_a_fault() -> None:

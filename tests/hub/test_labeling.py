@@ -11,7 +11,7 @@ from edge.contract.errors import UnusableError
 from hub.annotation import CONTEXT, Annotation
 from hub.batches import batch_view
 from hub.export import Format, export_batch
-from hub.import_lines import faults_as_json
+from hub.import_lines import fault_lines, faults_as_json
 from hub.label_faults import DOUBLE_IOU, MAX_BOXES, overlap
 from hub.labeling import Changed, FaultsError, ImportReport
 from hub.naming import refresh
@@ -231,8 +231,9 @@ def test_a_pass_takes_its_own_label_and_leaves_the_context(store) -> None:
     assert stored(store, batch, label_pass="head") == {event_id(1): (head,), event_id(2): ()}
     assert stored(store, batch, label_pass="person") == {event_id(1): (person(1),), event_id(2): (person(5),)}
     assert report.labels == ("head",)
-    with pytest.raises(FaultsError, match="label 'person' is not one of head"):
+    with pytest.raises(FaultsError, match="this is pass head: 'person' is not asked for") as refused:
         take(store, batch, files_of(store, batch, {1: [person(40)]}), label_pass="head")
+    assert "[labels]" not in "".join(fault_lines(refused.value, fix=False)), "those are not to be changed for a pass"
 
 
 # A weak spot's life

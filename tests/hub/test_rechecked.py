@@ -7,15 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.contract.samples import Reason, Witness
+from edge.contract.topics import Kind
 from hub.annotation import Annotation
-from hub.audit import RANDOM, chosen, list_rechecks, measure, settle
+from hub.audit import RANDOM, chosen, is_enough, list_rechecks, measure, settle
 from hub.evidence import Page
 from hub.inspection import Fault, Inspected
-from hub.rechecked import changes, still_wrong
-from hub.refitting import ENOUGH, odds_of
+from hub.label_lines import next_step
+from hub.label_standing import standing
+from hub.rechecked import Measured, Tally, changes, is_looked_through, still_wrong
+from hub.refitting import ENOUGH, odds_of, page_of
 from hub.store import Store
-from hub.store_labels import Recheck
+from hub.store_labels import LabelSet, Recheck
+from hub.truth import Truth
 from tests.hub.labelled import NOW, draw, event_id, made_batch, person
+from tests.hub.made import arrival, event_payload, jpeg
 
 
 @pytest.fixture
@@ -164,3 +170,100 @@ def test_second_looks_move_the_weights_only_when_there_are_enough(store) -> None
     moved = odds_of(store, "m", known=known)
     assert moved.usual == built_in.usual
     assert moved.box[0] > built_in.box[0], "what the model alone saw was always missing"
+
+
+def measured(*, drawn_wrong: int, remaining: float, drawn: int = 5) -> Measured:
+    left = (remaining, 0, 9) if drawn else None
+    return Measured(Tally(4, 4, 2, 2), Tally(drawn, drawn, drawn_wrong, drawn_wrong), 16, left)
+
+
+@pytest.mark.parametrize(
+    ("left", "found", "looked_through", "enough"),
+    [
+        ([], None, False, True),  # everything was looked at again
+        ([0.1], None, True, False),  # nobody has looked at a list
+        ([0.9, 0.9], measured(drawn_wrong=0, remaining=0), True, False),  # five clean ones prove little
+        ([0.08] * 20, measured(drawn_wrong=0, remaining=0), True, True),  # fewer than a tenth of many
+        ([0.9, 0.9], measured(drawn_wrong=0, remaining=0), False, False),  # of a list that is not done
+        ([0.3, 0.3], measured(drawn_wrong=1, remaining=0.4), True, True),  # fewer than one is expected by both
+        ([0.6, 0.6], measured(drawn_wrong=1, remaining=0.4), True, False),  # the audit expects more
+        (
+            [0.3, 0.3],
+            measured(drawn_wrong=1, remaining=2.2),
+            True,
+            False,
+        ),  # those at random say more: it overlooks some
+        ([0.3, 0.3], measured(drawn_wrong=0, remaining=0, drawn=0), True, True),  # so few that none was drawn at random
+        ([0.8, 0.3], measured(drawn_wrong=0, remaining=0, drawn=0), True, False),
+    ],
+)
+def test_when_it_is_enough(left, found, looked_through, enough) -> None:
+    images = [inspected(number, probability) for number, probability in enumerate(left, 1)]
+    assert is_enough(images, found, looked_through=looked_through) is enough
+
+
+@pytest.mark.parametrize(
+    ("wrong", "then"),
+    [
+        (0, "hub dataset health"),
+        (1, "hub labels audit 1"),  # one of five at random: errors are left
+    ],
+)
+def test_show_asks_for_an_audit_only_while_errors_are_left(store, wrong, then) -> None:
+    batch = made_batch(store, 20)
+    draw(store, batch, {n: [BEFORE] for n in range(1, 21)})
+    assert next_step(standing(store, batch, labels=("person",))) == "hub labels audit 1"
+    store.labels.add_rechecks(batch, [recheck(n, n, "random" if n > 4 else "extra", BEFORE.xyxy) for n in range(1, 10)])
+    assert next_step(standing(store, batch, labels=("person",))) == "hub labels import FILE --batch 1 --review"
+    draw(store, batch, {n: [] if 5 <= n < 5 + wrong else [BEFORE] for n in range(1, 10)}, kind="review")
+    settle(store, batch, [event_id(n) for n in range(1, 10)])
+    assert next_step(standing(store, batch, labels=("person",))) == then
+
+
+def test_labels_that_come_after_a_list_begin_anew(store) -> None:
+    batch = made_batch(store, 4)
+    draw(store, batch, {n: [BEFORE] for n in (1, 2)})
+    store.labels.add_rechecks(batch, [recheck(1, 1), recheck(2, 2, "random", None)])
+    assert not is_looked_through(store, batch)
+    draw(store, batch, {1: [BEFORE], 2: [BEFORE]}, kind="review")
+    settle(store, batch, [event_id(1), event_id(2)])
+    assert is_looked_through(store, batch)
+    later = LabelSet(0, batch, "person", "ann", "", ("person", "head"), NOW + 1, "test", None)
+    store.labels.add(later, {event_id(3): [], event_id(4): []})
+    assert not is_looked_through(store, batch)
+
+
+def test_what_was_looked_at_again_before_a_list_is_not_left_after_it(store) -> None:
+    batch = made_batch(store, 12)
+    draw(store, batch, {n: [BEFORE] for n in range(1, 13)})
+    draw(store, batch, {1: [BEFORE], 2: [BEFORE]}, kind="review")
+    late = [recheck(n, n, "random", None)._replace(at_ms=NOW + 1) for n in (3, 4, 5)]
+    store.labels.add_rechecks(batch, late)
+    second = LabelSet(0, batch, "review", "eve", "", ("person", "head"), NOW + 2, "test", None)
+    store.labels.add(second, {event_id(n): [BEFORE] for n in (3, 4, 5)})
+    settle(store, batch, [event_id(n) for n in (3, 4, 5)])
+    assert measure(store, batch).others == 10, "of twelve two were looked at again before"
+
+
+@pytest.mark.parametrize(
+    ("by", "claims"),
+    [
+        ("person", [("person", 0.93, ("gap", "zoom")), ("person", 0.4, ("zoom",))]),
+        ("review", []),  # a second look has answered
+        ("machine", []),  # no person has overlooked anything
+    ],
+)
+def test_the_claims_are_of_every_missed_finding_on_the_picture(store, by, claims) -> None:
+    picture = jpeg(1)
+    at = {"captured_at_ms": NOW, "picture": picture}
+    strong = {"severity": 0.93, "witnesses": (Witness("gap", 0.9), Witness("zoom", 0.5), Witness("motion", 0.0))}
+    weak = {"severity": 0.4, "witnesses": (Witness("zoom", 0.5),)}
+    names = [f"{NOW:012x}{number:020x}" for number in range(3)]
+    payloads = [
+        event_payload(0, event_id=names[0], label="person", **strong, **at),
+        event_payload(1, event_id=names[1], label="person", sequence=1, **weak, **at),
+        event_payload(2, event_id=names[2], label="person", sequence=2, reason=Reason.SUSPECT, **at),
+    ]
+    store.commit([arrival(Kind.EVENT, payload + picture) for payload in payloads], now_ms=NOW)
+    page = page_of(store, Truth(names[0], (), frozenset({"person"}), by, ("ann",)), ())
+    assert [(one.label, one.severity, one.witnesses) for one in page.claims] == claims

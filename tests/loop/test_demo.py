@@ -76,7 +76,7 @@ def returned(exported: Path, known: Callable[[str], tuple[Annotation, ...]], *, 
 
 
 def test_the_weak_spots_are_the_cameras_that_were_made_weak(demo: Path) -> None:
-    """Where the machine has much else to do, frames are dropped, and one of the two can be too few to be significant."""
+    """On a busy machine frames are dropped, and one of the two can be too few to be significant."""
     table = run("hub weakspots", demo).splitlines()
     assert any("dark" in line or "noisy" in line for line in table), "the light or the noise of a camera"
     assert len(list((demo / "batch-1" / "images").iterdir())) == BATCH
