@@ -41,7 +41,7 @@ def finding(number: int = 0, *, picture: bytes | None = None, **changes: Any) ->
         device="box",
         camera="door",
         sequence=number,
-        captured_at_ms=1_700_000_000_000 + number,
+        captured_at_ms=1_700_000_010_000 + number,
         reason=Reason.MISSED,
         severity=0.5,
         region=(1.0, 2.0, 30.0, 40.0),

@@ -75,7 +75,7 @@ def test_an_unfinished_one_is_named_with_its_time_and_finished_by_a_wider_one(da
             Scope("lab", "box", NOW, whole=True),  # and its policies
         ):
             store_erasure.begin(store._connection, scope, now_ms=NOW)
-        assert "lab/box before 2023-11-14T22:13:20.005000+00:00 was not finished" in "".join(check_lines(store)[0])
+        assert "lab/box before 2023-11-14T22:13:30.005000+00:00 was not finished" in "".join(check_lines(store)[0])
         forget(store, Scope("lab", "", CAPTURED + 1000, whole=False))
         left = store._connection.execute("SELECT id FROM forgotten WHERE erased_at_ms IS NULL ORDER BY id").fetchall()
         assert left == [(2,), (3,), (4,)]

@@ -12,7 +12,7 @@ from tests.hub.made import arrival, event_id, event_payload, finding, part_paylo
 NOW = 1_700_000_100_000
 FILLED = NOW - 1
 LATER = NOW + 60_000
-CAPTURED = 1_700_000_000_000  # of finding 0; every number is a millisecond later
+CAPTURED = 1_700_000_010_000  # of finding 0; every number is a millisecond later
 WHOLE_BOX = Scope("lab", "box", NOW, whole=True)
 COUNTS = RecallCounts(frames=100, detector=50, second_look=60, both=40)
 
