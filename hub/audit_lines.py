@@ -13,6 +13,7 @@ from hub.audit import Audit
 from hub.certify import interval
 from hub.contact_sheet import PERSON, Tile, contact_sheet
 from hub.inspection import Inspected
+from hub.lines import wrapped
 from hub.rechecked import Measured, Tally
 from hub.store import Store
 from hub.store_labels import Recheck
@@ -46,11 +47,11 @@ class Written:
 def audit_lines(audit: Audit, *, title: str, written: Written) -> list[str]:
     """Return the table of images to look at again, what is to be expected of the whole batch, and what comes next."""
     looked_for = frozenset[str]().union(*(one.page.labels for one in audit.audited))
-    lines = [*_wrapped(f"batch {audit.batch_id}: {title}"), *_wrapped(f"looked for: {', '.join(sorted(looked_for))}")]
+    lines = [*wrapped(f"batch {audit.batch_id}: {title}"), *wrapped(f"looked for: {', '.join(sorted(looked_for))}")]
     lines += ["", *_table(audit.rechecks)] if audit.rechecks else []
     lines += ["", *_expected(audit)]
     if unknown := sorted(frozenset[str]().union(*(one.unknown for one in audit.audited))):
-        lines += _wrapped(
+        lines += wrapped(
             f"the model does not know {', '.join(unknown)}: for these only doubled boxes, odd sizes and places are told"
         )
     lines += measured_lines(audit.measured) if audit.measured else []
@@ -62,7 +63,7 @@ def _expected(audit: Audit) -> list[str]:
     if not audit.left:
         return ["every labelled image was looked at again"]
     again = " that nobody looked at again" * (len(audit.left) < len(audit.audited))
-    return _wrapped(
+    return wrapped(
         f"model {audit.model}: of {len(audit.left)} images{again}, {audit.expected:.1f} are expected to be wrong"
     )
 
@@ -96,7 +97,7 @@ def measured_lines(measured: Measured) -> list[str]:
     ]
     if measured.remaining is not None:
         estimate, low, high = measured.remaining
-        lines += _wrapped(
+        lines += wrapped(
             f"of the {measured.others - measured.drawn.settled} images nobody looked at again, about {estimate:.0f} are"
             f" still wrong ({low} to {high}), by those drawn at random"
         )
@@ -118,7 +119,7 @@ def _next(audit: Audit, written: Written) -> Iterator[str]:
         about = f"about {int(wrong + 0.5)} wrong images are" if wrong >= 1.5 else "about 1 wrong image is"
         if wrong < 0.5:
             about = "no wrong image is"
-        yield from _wrapped(f"enough: {about} expected among the {len(audit.left)} left")
+        yield from wrapped(f"enough: {about} expected among the {len(audit.left)} left")
         if wrong >= 0.5 and not audit.rechecks:
             yield f"`hub labels audit {number} --size N` lists N of them all the same"
     if not audit.rechecks:
@@ -183,7 +184,3 @@ def _tile(store: Store, one: Inspected, recheck: Recheck) -> Tile:
         ),
         boxes=tuple((box.xyxy, PERSON) for box in one.page.boxes),
     )
-
-
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, 80) or [""]

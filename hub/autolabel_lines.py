@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,6 +10,7 @@ import msgspec
 from hub.autolabel import DIFFERENT, Applied
 from hub.certificates import GROUND_TRUTH, GUARANTEE, Details, details_of
 from hub.certify import fewest, interval
+from hub.lines import utc, wrapped
 from hub.store_labels import Certificate
 
 if TYPE_CHECKING:
@@ -23,22 +23,22 @@ def certificate_lines(certificate: Certificate) -> list[str]:
     """Return what `hub autolabel certify` prints."""
     details = details_of(certificate)
     asked = f", at most {certificate.epsilon:.1%} wrong with confidence {1 - certificate.delta:.1%}"
-    lines = _wrapped(
+    lines = wrapped(
         f"model {certificate.model}, labels {', '.join(details.labels)}{asked if certificate.rule == GUARANTEE else ''}"
     )
-    lines += _wrapped(
+    lines += wrapped(
         f"{certificate.images} random images answered by people; {details.looked_at} of {details.population} unlabelled"
         f" ones looked at"
     )
     if details.attempt > 1 and certificate.rule == GUARANTEE:
-        lines += _wrapped(f"attempt {details.attempt} of this model: {details.delta:.2%} of delta is left for it")
+        lines += wrapped(f"attempt {details.attempt} of this model: {details.delta:.2%} of delta is left for it")
     if details.alike < DIFFERENT:
-        lines += _wrapped(
+        lines += wrapped(
             f"caution: the unlabelled images are not like the random ones (p = {details.alike:.1g}): the pool has"
             " changed since they were drawn; draw new ones"
         )
     for note in details.notes:
-        lines += _wrapped(note)
+        lines += wrapped(note)
     if details.levels:
         lines += ["", *_levels(details)]
     return [*lines, "", *_outcome(certificate, details)]
@@ -61,7 +61,7 @@ def _levels(details: Details) -> Iterator[str]:
 def _outcome(certificate: Certificate, details: Details) -> list[str]:
     if certificate.threshold is None:
         first, *rest = _missing(certificate, details)
-        return [line for text in (f"refused: {first}", *rest) for line in _wrapped(text)]
+        return [line for text in (f"refused: {first}", *rest) for line in wrapped(text)]
     accepted = (
         f"{certificate.share:.1%} of the unlabelled images reach confidence {certificate.threshold:.4f}; of the"
         f" {certificate.accepted} random ones that do, {certificate.wrong} are wrong"
@@ -74,7 +74,7 @@ def _outcome(certificate: Certificate, details: Details) -> list[str]:
         )
     else:
         promise = f"certified: at most {certificate.epsilon:.1%} of what reaches it is wrong"
-    return [*_wrapped(accepted), *_wrapped(promise), "next: hub autolabel apply"]
+    return [*wrapped(accepted), *wrapped(promise), "next: hub autolabel apply"]
 
 
 def _missing(certificate: Certificate, details: Details) -> list[str]:
@@ -97,7 +97,7 @@ def _missing(certificate: Certificate, details: Details) -> list[str]:
 def refused_lines(why: str) -> list[str]:
     """Return a refusal as it is printed, `why` as hub.validation.RefusedError says it: what to do comes last."""
     first, *rest = why.splitlines()
-    lines = _wrapped(f"hub: {first}")
+    lines = wrapped(f"hub: {first}")
     for text in rest:
         lines += textwrap.wrap(text, 80, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
     return lines
@@ -110,17 +110,17 @@ def refused_word(certificate: Certificate) -> str:
 
 def applied_lines(applied: Applied) -> list[str]:
     """Return what `hub autolabel apply` prints."""
-    lines = _wrapped(
+    lines = wrapped(
         f"{applied.labelled} of {applied.looked_at} images labelled by {applied.certificate.model},"
         f" {applied.boxes} boxes"
     )
     if applied.unreadable:
-        lines += _wrapped(f"{applied.unreadable} images cannot be opened and stay as they are")
+        lines += wrapped(f"{applied.unreadable} images cannot be opened and stay as they are")
     if applied.batch_id is None:
         return lines
     return [
         *lines,
-        *_wrapped(f"batch {applied.batch_id}: {applied.checks} of them, drawn at random, for a person to label"),
+        *wrapped(f"batch {applied.batch_id}: {applied.checks} of them, drawn at random, for a person to label"),
         f"next: hub batch export {applied.batch_id} --format cvat --out checks-{applied.batch_id}",
     ]
 
@@ -135,10 +135,10 @@ def report_lines(report: "Report", written: Sequence[Path]) -> list[str]:
         share = "-" if certificate.threshold is None else f"{certificate.share:.0%}"
         wrong = f"{certificate.wrong}/{certificate.accepted}"
         lines.append(
-            f"{certificate.id:>3} {_utc(certificate.at_ms):16} {certificate.rule:12} {certificate.images:>6}"
+            f"{certificate.id:>3} {utc(certificate.at_ms):16} {certificate.rule:12} {certificate.images:>6}"
             f" {share:>6} {wrong:>9} {one.checks.labelled:>8} {one.state}"
         )
-        lines += ["    " + line for line in _wrapped("; ".join(_of_standing(one)), width=76)]
+        lines += ["    " + line for line in wrapped("; ".join(_of_standing(one)), width=76)]
     lines += ["", *_cost(report)]
     return [*lines, *(f"drawn: {path}" for path in written)]
 
@@ -170,7 +170,7 @@ def _cost(report: "Report") -> list[str]:
     unit = f" {report.currency}" if report.currency else ""
     lines = [f"labelled: {people} images by people, {machine} by the machine"]
     if spent or instead:
-        lines += _wrapped(f"cost: {spent:.2f}{unit}; by people alone {instead:.2f}{unit}")
+        lines += wrapped(f"cost: {spent:.2f}{unit}; by people alone {instead:.2f}{unit}")
     return lines
 
 
@@ -203,11 +203,3 @@ def _fewest(certificate: Certificate) -> int | None:
     if certificate.rule != GUARANTEE:
         return None
     return fewest(epsilon=certificate.epsilon, delta=details_of(certificate).delta)
-
-
-def _utc(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
-
-
-def _wrapped(text: str, *, width: int = 80) -> list[str]:
-    return textwrap.wrap(text, width, break_on_hyphens=False) or [""]

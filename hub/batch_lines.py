@@ -2,15 +2,14 @@
 
 import dataclasses
 import shlex
-import textwrap
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 import msgspec
 
 from hub.batch_titles import by_count
 from hub.batches import Batch, batch_rows
 from hub.export import CONTACT_SHEET, README, ExportReport
+from hub.lines import cut, utc, wrapped
 from hub.store import BatchRow, FindingRow, Store
 
 
@@ -20,8 +19,7 @@ def list_lines(batches: Sequence[BatchRow]) -> list[str]:
         return ["no batch yet: `hub batch new` makes one"]
     lines = [f"{'id':>4}  {'made (UTC)':16}  {'images':>6}  weak point"]
     lines += [
-        f"{row.id:>4}  {_utc(row.created_at_ms)}  {row.size - row.forgotten:>6}  {_cut(row.title, 47)}"
-        for row in batches
+        f"{row.id:>4}  {utc(row.created_at_ms)}  {row.size - row.forgotten:>6}  {cut(row.title, 47)}" for row in batches
     ]
     return lines
 
@@ -30,11 +28,11 @@ def show_lines(batch: Batch, rows: Sequence[FindingRow]) -> list[str]:
     """Return `hub batch show`. `rows` are the findings of the members, by rank."""
     test = sum(member.test for member in batch.members)
     lines = [
-        *_wrapped(f"batch {batch.id}: {batch.title}"),
-        f"{batch.size} images, made {_utc(batch.row.created_at_ms)} UTC",
-        *_wrapped(f"{batch.row.forgotten} more were forgotten (`hub forget`)") * (batch.row.forgotten > 0),
-        *_wrapped(f"model that failed: {batch.row.model}"),
-        *_wrapped(
+        *wrapped(f"batch {batch.id}: {batch.title}"),
+        f"{batch.size} images, made {utc(batch.row.created_at_ms)} UTC",
+        *wrapped(f"{batch.row.forgotten} more were forgotten (`hub forget`)") * (batch.row.forgotten > 0),
+        *wrapped(f"model that failed: {batch.row.model}"),
+        *wrapped(
             "drawn at random, all of them for measuring: to be annotated, never to be trained on"
             if batch.row.random
             else f"{test} marked `test`: to be annotated as the others, never to be trained on"
@@ -43,10 +41,10 @@ def show_lines(batch: Batch, rows: Sequence[FindingRow]) -> list[str]:
         f"{'rank':>4}  {'':4}  {'event':8}  {'camera':14}  {'gain':>8}  why",
     ]
     for member, row in zip(batch.members, rows, strict=True):
-        first, *rest = _wrapped(member.why, width=32)
+        first, *rest = wrapped(member.why, width=32)
         mark = "test" if member.test else ""
         lines.append(
-            f"{member.rank:>4}  {mark:4}  {row.event_id[-8:]}  {_cut(row.camera, 14):14}  {member.gain:>8.2f}  {first}"
+            f"{member.rank:>4}  {mark:4}  {row.event_id[-8:]}  {cut(row.camera, 14):14}  {member.gain:>8.2f}  {first}"
         )
         lines += [" " * 48 + line for line in rest]
     return lines
@@ -54,9 +52,9 @@ def show_lines(batch: Batch, rows: Sequence[FindingRow]) -> list[str]:
 
 def made_lines(batch: Batch) -> list[str]:
     """Return what `hub batch new` prints: what was made, what differs from what was asked for, and what comes next."""
-    lines = _wrapped(f"batch {batch.id}: {batch.size} images, {batch.title}")
+    lines = wrapped(f"batch {batch.id}: {batch.size} images, {batch.title}")
     for note in batch.notes:
-        lines += _wrapped(note)
+        lines += wrapped(note)
     return [*lines, f"next: hub batch export {batch.id} --format cvat --out batch-{batch.id}"]
 
 
@@ -69,7 +67,7 @@ def exported_lines(report: ExportReport, *, batch_id: int, label_pass: str) -> l
     lines += [f"boxes not written: {count} {why}" for why, count in sorted(report.dropped.items(), key=by_count)]
     lines += [f"left out: {event_id}: {why}" for event_id, why in report.left_out]
     for note in report.notes:
-        lines += _wrapped(note)
+        lines += wrapped(note)
     turn = f" --pass {shlex.quote(label_pass)}" if label_pass else ""
     return [
         *lines,
@@ -103,15 +101,3 @@ def batch_as_json(store: Store, batch: Batch) -> str:
     ]
     notes = {"notes": batch.notes} if batch.notes else {}
     return msgspec.json.encode({**dataclasses.asdict(batch.row), "members": members, **notes}).decode()
-
-
-def _utc(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 3]}..."
-
-
-def _wrapped(text: str, *, width: int = 80) -> list[str]:
-    return textwrap.wrap(text, width) or [""]

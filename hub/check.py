@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from hub.lines import cut
 from hub.recall import CameraRecall, Recall
 from hub.store import Store
 from hub.store_rows import FrameState
@@ -45,7 +46,7 @@ def status_lines(status: HubStatus) -> list[str]:
         *_counts("refused", status.refused),
         f"{'batches':10} {status.batches} with {status.batched_images} images",
         *(_counts("weak spots", status.weak_spots) if status.weak_spots else []),
-        *(f"{'regressed':10} {_cut(f'weak spot {one}', 80 - 11)}" for one in status.regressed),
+        *(f"{'regressed':10} {cut(f'weak spot {one}', 80 - 11)}" for one in status.regressed),
         *_frozen(status.devices),
         *_policies(status.devices),
         *_recalls(status.recall),
@@ -87,10 +88,6 @@ def _recall_line(camera: CameraRecall) -> str:
 def _end(name: str, width: int) -> str:
     """Return the end of a name that is too long: the camera stands there."""
     return name if len(name) <= width else "..." + name[3 - width :]
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 3]}..."
 
 
 def _short(n: int, width: int) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from hub.account import Account, Line
+from hub.lines import wrapped
 from hub.slices import Rate
 
 _HEAD: Final = (
@@ -17,7 +18,7 @@ _HEAD: Final = (
 def cost_lines(account: Account) -> list[str]:
     """Return `hub costs`."""
     if not account.batches:
-        return _wrapped("nothing was labelled yet: hub labels import FILE --batch ID")
+        return wrapped("nothing was labelled yet: hub labels import FILE --batch ID")
     lines = [f"{'batch':>5} {_HEAD}"]
     lines += [_row(line, "-" if line.batch_id is None else str(line.batch_id)) for line in account.batches]
     lines += [_row(account.total, "all")]
@@ -77,21 +78,17 @@ def _sentences(account: Account) -> list[str]:
     total, money = account.total, f" {account.currency}".rstrip()
     lines = []
     if not account.all_by_hand and not total.cost:
-        lines += _wrapped("no prices are set: [costs] in hub.toml")
+        lines += wrapped("no prices are set: [costs] in hub.toml")
         return lines
     if total.cost_per_box is not None:
-        lines += _wrapped(f"a true box cost {total.cost_per_box:.3f}{money}: {total.boxes} of them")
+        lines += wrapped(f"a true box cost {total.cost_per_box:.3f}{money}: {total.boxes} of them")
     if account.cost_per_fixed is not None:
-        lines += _wrapped(f"a fixed weak spot cost {account.cost_per_fixed:.2f}{money}: {account.fixed} of them")
+        lines += wrapped(f"a fixed weak spot cost {account.cost_per_fixed:.2f}{money}: {account.fixed} of them")
     if total.work.machine and account.all_by_hand > 0:
         saved = account.all_by_hand - total.cost
         share = f" ({100 * saved / account.all_by_hand:.0f} %)" if saved > 0 else ""
-        lines += _wrapped(
+        lines += wrapped(
             f"all by people would have cost {account.all_by_hand:.2f}{money}, this was {total.cost:.2f}:"
             f" {saved:.2f} less{share}"
         )
     return lines
-
-
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, 80) or [""]

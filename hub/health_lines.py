@@ -11,6 +11,7 @@ import msgspec
 from hub.health import BatchHealth, Health
 from hub.label_counts import CameraCount, ClassCount, Group
 from hub.leaks import Leak
+from hub.lines import cut
 from hub.spot_names import camera_names, printable
 
 HOW_TO_BEGIN: Final = (
@@ -74,7 +75,7 @@ def _class_lines(classes: Sequence[ClassCount], aim: int) -> list[str]:
     for one in classes[:_CLASSES]:
         filled = min(_BAR, round(one.share * _BAR))
         bar = "#" * filled + "." * (_BAR - filled)
-        name = _cut(printable(one.label), 20)
+        name = cut(printable(one.label), 20)
         lines.append(f"{name:20} {one.train:>11,} {_percent(one.share):>8} {bar} {one.test:>5,} {one.images:>7,}")
     more = len(classes) - _CLASSES
     return lines + [f"and {more} more: --json"] * (more > 0)
@@ -84,7 +85,7 @@ def _group_lines(group: Group, health: Health) -> list[str]:
     boxes = group.of == "boxes"
     train, test = (health.train_boxes, health.test_boxes) if boxes else (health.train, health.test)
     unit = "labels" if boxes else "images"
-    lines = [f"{_cut(f'{group.title} ({unit})', 27):27}{'train':>6}{'test':>6}"]
+    lines = [f"{cut(f'{group.title} ({unit})', 27):27}{'train':>6}{'test':>6}"]
     for row in group.rows:
         parts = (_percent(row.train / train) if train else "-", _percent(row.test / test) if test else "-")
         lines.append(f"{row.name:20}{row.train + row.test:>7,}{parts[0]:>6}{parts[1]:>6}")
@@ -110,7 +111,7 @@ def _camera_lines(cameras: Sequence[CameraCount], zone_name: str) -> list[str]:
     lines += [f"{'camera':19} {'train':>6} {'test':>6} {'labels':>8} {spans}"]
     names = camera_names([(one.site, one.device, one.camera) for one in cameras])
     for one in cameras[:_CAMERAS]:
-        name = _cut(names[one.site, one.device, one.camera], 19)
+        name = cut(names[one.site, one.device, one.camera], 19)
         hours = "".join(f"{sum(one.hours[hour : hour + 4]) or '.':>6}" for hour in _SPANS)
         lines.append(f"{name:19} {one.train:>6} {one.test:>6} {one.boxes:>8} {hours}")
     more = len(cameras) - _CAMERAS
@@ -123,7 +124,7 @@ def _batch_lines(batches: Sequence[BatchHealth]) -> list[str]:
     lines = [f"{'batch':>5} {'images':>6} {'labelled':>8} {'second look':>11} {'newest (UTC)':12}  weak point"]
     lines += [
         f"{one.batch_id:>5} {one.size:>6} {one.labelled:>8} {one.reviewed:>11} {_day(one.labelled_at_ms):12} "
-        f" {_cut(printable(one.title), 31)}"
+        f" {cut(printable(one.title), 31)}"
         for one in batches[-_BATCHES:]
     ]
     more = len(batches) - _BATCHES
@@ -157,10 +158,6 @@ def _day(at_ms: int) -> str:
         return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d")
     except (ValueError, OverflowError, OSError):
         return "?"
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def _wrapped(text: str, *, first: str = "", rest: str = "") -> list[str]:

@@ -1,34 +1,34 @@
 """Imports of labels as what `hub labels import` prints. Lines have at most 80 characters, but for what names files."""
 
 import dataclasses
-import textwrap
 from collections.abc import Sequence
 
 import msgspec
 
 from hub.label_answers import NOBODY
 from hub.labeling import Changed, FaultsError, ImportReport
+from hub.lines import wrapped
 
 
 def imported_lines(report: ImportReport, *, review: bool = False) -> list[str]:
     """Return what was stored, what differs from what was asked for, and what comes next. A review has only a part."""
     sets = ", ".join(f"{who} (set {number})" for who, number in zip(report.annotators, report.set_ids, strict=True))
-    lines = _wrapped(
+    lines = wrapped(
         f"batch {report.batch_id}, {report.format}: {_count(report.images, 'image')},"
         f" {_count(report.boxes, 'box')} by {sets}"
     )
-    lines += _wrapped(f"looked for: {', '.join(report.labels)}")
+    lines += wrapped(f"looked for: {', '.join(report.labels)}")
     lines += _kept_lines(report)
-    lines += _wrapped(_changed(report.changed)) if report.changed else []
+    lines += wrapped(_changed(report.changed)) if report.changed else []
     lines += [f"fixed {line}" for line in report.fixed]
     if report.missing and not review:
         first = [f"  {name}" for name in report.missing[:5]]
         lines += [f"{_count(len(report.missing), 'image')} of the batch not in it:", *first]
         lines += ["  ..."] * (len(report.missing) > len(first))
     if NOBODY in report.annotators:
-        lines += _wrapped(f"nobody is named: with --annotator NAME a second one can be told from `{NOBODY}`")
+        lines += wrapped(f"nobody is named: with --annotator NAME a second one can be told from `{NOBODY}`")
     for note in report.notes:
-        lines += _wrapped(note)
+        lines += wrapped(note)
     return [*lines, f"next: hub labels show {report.batch_id}, hub labels audit {report.batch_id}"]
 
 
@@ -59,7 +59,7 @@ def _kept_lines(report: ImportReport) -> list[str]:
     share = report.kept / report.proposed
     lines = [f"kept untouched: {report.kept} of {_count(report.proposed, 'proposed box')} ({share:.0%})"]
     if report.kept == report.proposed == report.boxes:
-        lines += _wrapped("nothing was changed or added: is this the file that came back, not the one that went out?")
+        lines += wrapped("nothing was changed or added: is this the file that came back, not the one that went out?")
     return lines
 
 
@@ -79,7 +79,3 @@ def _lines(error: FaultsError) -> Sequence[str]:
 def _count(count: int, what: str) -> str:
     plural = f"{what}es" if what.endswith("x") else f"{what}s"
     return f"{count} {what if count == 1 else plural}"
-
-
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, 80) or [""]

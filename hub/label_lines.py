@@ -4,13 +4,13 @@ import itertools
 import shlex
 import textwrap
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 
 from hub.agreement import Agreement, Pairs, Score
 from hub.label_standing import DisputedPlace, Round, Standing
+from hub.lines import counted, cut, utc, wrapped
 from hub.shares import LEAST, Share
 
 _FEW: Final = "too few"
@@ -22,8 +22,8 @@ def show_lines(standing: Standing) -> list[str]:
     """Return `hub labels show`."""
     pots = f", {standing.honeypots} with known answers mixed in" if standing.honeypots else ""
     lines = [
-        *_wrapped(f"batch {standing.batch_id}: {standing.title}"),
-        *_wrapped(f"{_counted(standing.images, 'image')}{pots}; asked for: {', '.join(standing.labels)}"),
+        *wrapped(f"batch {standing.batch_id}: {standing.title}"),
+        *wrapped(f"{counted(standing.images, 'image')}{pots}; asked for: {', '.join(standing.labels)}"),
     ]
     if not standing.history:
         return [*lines, "", "nothing has come back yet", *(f"next: {one}" for one in _first_steps(standing))]
@@ -80,19 +80,19 @@ def _round(one: Round) -> str:
     images = str(one.images) if one.counts == one.images else f"{one.counts}/{one.images}"
     minutes = "" if one.minutes is None else f"{one.minutes:.0f}"
     line = (
-        f"{one.set_id:>4}  {_utc(one.at_ms)}  {_cut(one.annotator, 12):12}  {one.kind:7}"
-        f"  {_cut(one.label_pass or 'all', 10):10}  {images:>7}  {one.boxes:>6}  {minutes:>4}"
+        f"{one.set_id:>4}  {utc(one.at_ms)}  {cut(one.annotator, 12):12}  {one.kind:7}"
+        f"  {cut(one.label_pass or 'all', 10):10}  {images:>7}  {one.boxes:>6}  {minutes:>4}"
     )
     return line.rstrip()
 
 
 def _missing(standing: Standing) -> list[str]:
     told = ", ".join(f"{images} by {people or 'nobody'}" for people, images in standing.looked_at.items())
-    lines = _wrapped(f"images by how many annotators drew them: {told}")
+    lines = wrapped(f"images by how many annotators drew them: {told}")
     if not standing.missing:
         return [*lines, "nothing is missing: every label was looked for on every image"]
     for one in standing.missing:
-        lines += _wrapped(f"{one.label}: not looked for on {len(one.images)} of {standing.images} images")
+        lines += wrapped(f"{one.label}: not looked for on {len(one.images)} of {standing.images} images")
         if len(one.images) < standing.images:
             lines += _listed([f"  {name}" for name in one.images], most=3)
     return lines
@@ -100,16 +100,16 @@ def _missing(standing: Standing) -> list[str]:
 
 def _agreement(agreement: Agreement) -> list[str]:
     if not agreement.annotators:
-        return ["", *_wrapped("agreement: no image was drawn by two annotators in the same pass")]
+        return ["", *wrapped("agreement: no image was drawn by two annotators in the same pass")]
     lines = ["", f"{'agreement of pairs':{_NAME}}  {'images':>6}  {'boxes':>6}  {'F1':>7}  {'mean IoU':>8}"]
     lines += [_pairs(name, one) for name, one in agreement.annotators.items()]
     for what, rows in (("pass", agreement.passes), ("label", agreement.labels)):
         lines += [_pairs(f"{what} {name or 'all'}", one) for name, one in rows.items() if len(rows) > 1]
     if agreement.confusions:
         told = ", ".join(f"{one.first} and {one.second} {one.count}" for one in agreement.confusions[:4])
-        lines += _wrapped(f"labels confused: {told}")
+        lines += wrapped(f"labels confused: {told}")
     if agreement.label_alpha is not None:
-        lines += _wrapped(
+        lines += wrapped(
             f"labels beyond chance: {_decimal(agreement.label_alpha)} (Krippendorff's alpha; 1 is agreement)"
         )
     return [*lines, "", *_scores("against the others", agreement.others)]
@@ -117,7 +117,7 @@ def _agreement(agreement: Agreement) -> list[str]:
 
 def _pairs(name: str, one: Pairs) -> str:
     f1, iou = _decimal(one.f1), _decimal(one.mean_iou)
-    return f"{_cut(name, _NAME):{_NAME}}  {one.images:>6}  {one.boxes:>6}  {f1:>7}  {iou:>8}"
+    return f"{cut(name, _NAME):{_NAME}}  {one.images:>6}  {one.boxes:>6}  {f1:>7}  {iou:>8}"
 
 
 def _honeypots(standing: Standing) -> list[str]:
@@ -140,7 +140,7 @@ def _scores(title: str, scores: Mapping[str, Score]) -> list[str]:
 
 def _score(name: str, one: Score) -> str:
     return (
-        f"{_cut(name, _NAME):{_NAME}}  {one.known:>6}  {_share(one.found_share):>16}  {one.missed:>6}"
+        f"{cut(name, _NAME):{_NAME}}  {one.known:>6}  {_share(one.found_share):>16}  {one.missed:>6}"
         f"  {one.wrong_label:>5}  {one.extra:>5}  {_decimal(one.mean_iou):>8}"
     )
 
@@ -150,8 +150,8 @@ def _disputes(standing: Standing) -> list[str]:
         return []
     images = len({one.event_id for one in standing.disputes})
     kept = sum(one.kept for one in standing.disputes)
-    lines = _wrapped(
-        f"{_counted(len(standing.disputes), 'dispute')} on {_counted(images, 'image')}; until somebody looks again, the"
+    lines = wrapped(
+        f"{counted(len(standing.disputes), 'dispute')} on {counted(images, 'image')}; until somebody looks again, the"
         f" answer has {kept} of these boxes"
     )
     told = []
@@ -170,7 +170,7 @@ def _place(one: DisputedPlace) -> list[str]:
 def _rechecks(standing: Standing) -> list[str]:
     if not standing.rechecks:
         return []
-    return ["", f"audit: {standing.rechecks_open} of {_counted(standing.rechecks, 're-check')} still to be looked at"]
+    return ["", f"audit: {standing.rechecks_open} of {counted(standing.rechecks, 're-check')} still to be looked at"]
 
 
 def _listed(lines: list[str], *, most: int) -> list[str]:
@@ -185,19 +185,3 @@ def _share(share: Share | None) -> str:
 
 def _decimal(number: float | None) -> str:
     return _FEW if number is None else f"{number:.2f}"
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"
-
-
-def _utc(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 3]}..."
-
-
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, 80) or [""]

@@ -14,12 +14,13 @@ import msgspec
 
 from hub.agreement import Agreement, agreement_of
 from hub.annotation import Xyxy
-from hub.batch_view import BatchView, Member, image_names
+from hub.batch_view import Member, image_names
 from hub.batches import read_batch
 from hub.rechecked import is_looked_through, measure
-from hub.store import BatchMember, BatchRow, Store
+from hub.store import Store
 from hub.store_labels import Drawn, Kind
 from hub.truth import truths
+from hub.viewing import unopened_view
 
 
 class Round(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,7 +111,7 @@ def standing(store: Store, batch_id: int, *, labels: tuple[str, ...] = ()) -> St
     Raises `UnusableError` when there is no such batch.
     """
     batch = read_batch(store, batch_id)
-    view = _view(store, batch.row, frozen=batch.members, labels=labels)
+    view = unopened_view(store, batch.row, batch.members, labels=labels)
     name_of = dict(zip((member.event_id for member in view.members), image_names(view), strict=True))
     drawn = store.labels.drawn(batch_id)
     honeypots = store.labels.honeypots(batch_id)
@@ -140,34 +141,6 @@ def _is_to_audit_again(store: Store, batch_id: int) -> bool:
         return False
     left = 0.0 if measured.remaining is None else measured.remaining[0]
     return left >= 1 or not is_looked_through(store, batch_id)
-
-
-def _view(store: Store, batch: BatchRow, *, frozen: Sequence[BatchMember], labels: tuple[str, ...]) -> BatchView:
-    """Return the batch without its frames: there may be thousands, and only names and labels are asked of it."""
-    members = []
-    for member in frozen:
-        row = store.finding(member.event_id)
-        members.append(
-            Member(
-                event_id=row.event_id,
-                site=row.site,
-                device=row.device,
-                camera=row.camera,
-                captured_at_ms=row.captured_at_ms,
-                reason=row.reason.value,
-                severity=row.severity,
-                why=member.why,
-                region=row.region,
-                label=row.label,
-                boxes=() if labels else row.finding().boxes,
-                jpeg=b"",
-                width=row.width,
-                height=row.height,
-                test=member.test,
-                rank=member.rank,
-            )
-        )
-    return BatchView(id=batch.id, title=batch.title, model="", members=tuple(members), size=batch.size, labels=labels)
 
 
 def _history(store: Store, batch_id: int, drawn: Iterable[Drawn]) -> tuple[Round, ...]:

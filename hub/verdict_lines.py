@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import textwrap
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -15,6 +14,7 @@ from edge.contract.policy import BUILT_IN, Weights
 from edge.contract.samples import Reason
 from hub.contact_sheet import DETECTOR, PERSON, Tile, contact_sheet
 from hub.finding_verdicts import Camera, Judged, Row, Verdict, table
+from hub.lines import cut, wrapped
 from hub.shares import LEAST
 from hub.spot_names import camera_names
 from hub.store import FrameState, Store
@@ -35,7 +35,7 @@ _REASONS: Final = {
 def verdict_lines(judged: Judged, proposed: Sequence[Proposal[Camera]]) -> list[str]:
     """Return `hub verdicts`."""
     if not judged.verdicts and not judged.seen:
-        return _wrapped(
+        return wrapped(
             "no finding is judged yet: that takes annotated images; hub batch new, hub batch export ID, then hub"
             " labels import FILE --batch ID"
         )
@@ -45,12 +45,12 @@ def verdict_lines(judged: Judged, proposed: Sequence[Proposal[Camera]]) -> list[
     for camera, group in itertools.groupby(rows, key=lambda row: row.camera):
         name = "all" if camera is None else names[camera]
         for number, row in enumerate(group):
-            lines.append(f"{_cut(name if not number else '', _CAMERA):{_CAMERA}} {_row(row)}".rstrip())
+            lines.append(f"{cut(name if not number else '', _CAMERA):{_CAMERA}} {_row(row)}".rstrip())
     if any(row.share is None for row in rows):
         lines.append(f"too few: it takes {LEAST} judged")
     if any(row.reason is Reason.CONTROL for row in rows):
-        lines += _wrapped("objects found: what the detector had of all that people drew on random frames")
-    lines += ["", *_wrapped("Shares of what was annotated; of all findings only where a batch was drawn at random.")]
+        lines += wrapped("objects found: what the detector had of all that people drew on random frames")
+    lines += ["", *wrapped("Shares of what was annotated; of all findings only where a batch was drawn at random.")]
     return [*lines, *_weight_lines(proposed), *_reliability(proposed)]
 
 
@@ -61,10 +61,10 @@ def sent_lines(proposed: Sequence[Proposal[Camera]], *, sent: Sequence[Sent], go
         lines += ["", "/".join(one.camera), *_table_of(one.before, one.after)]
         lines += [line for of in proposed if of.camera == one.camera for line in _dropped(of, "")]
     for camera in gone:
-        lines += _wrapped(f"{'/'.join(camera)} got none: its device has no such camera any more")
+        lines += wrapped(f"{'/'.join(camera)} got none: its device has no such camera any more")
     if sent:
         places = sorted({one.camera[:2] for one in sent})
-        lines += ["", *_wrapped("stored; hub serve publishes it. Who follows it:")]
+        lines += ["", *wrapped("stored; hub serve publishes it. Who follows it:")]
         lines += [f"  hub policy show {site} {device}" for site, device in places]
     return lines[1:] if lines and not lines[0] else lines
 
@@ -135,14 +135,14 @@ def _weight_lines(proposed: Sequence[Proposal[Camera]]) -> list[str]:
     lines = ["", head]
     for one in proposed:
         loss, brier = _before_after(one.before, one.after)
-        line = f"{_cut(names[one.camera], _CAMERA):{_CAMERA}} {one.verdicts:>6}  {loss:16} {brier:14}  {_word(one)}"
+        line = f"{cut(names[one.camera], _CAMERA):{_CAMERA}} {one.verdicts:>6}  {loss:16} {brier:14}  {_word(one)}"
         lines.append(line.rstrip())
     for one in proposed:
         lines += _dropped(one, f"{names[one.camera]}: ")
     told = "Before -> after; after is of weights that were fitted without the finding that they are tried on."
     if any(one.present != BUILT_IN for one in proposed):
         told += " Before is not, where the weights in force were fitted to these verdicts: it looks better than it is."
-    lines += _wrapped(told)
+    lines += wrapped(told)
     if any(one.better for one in proposed):
         lines.append("next: hub verdicts --send")
     return lines
@@ -168,7 +168,7 @@ def _dropped(one: Proposal[Camera], name: str) -> list[str]:
     if not (one.better and under.any()):
         return []
     right = int((one.right[under] > 0).sum())
-    return _wrapped(
+    return wrapped(
         f"{name}{int(under.sum())} of {one.verdicts} judged would fall under a min_severity of {MIN_SEVERITY:g} and"
         f" not be reported, {right} of them right; hub policy can lower it"
     )
@@ -225,11 +225,3 @@ def _tile(store: Store, one: Verdict) -> Tile | None:
 
 def _plain(value: Any) -> dict[str, Any]:
     return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 3]}..."
-
-
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, 80) or [""]

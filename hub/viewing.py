@@ -32,23 +32,11 @@ def view_of(
     honeypots: int,
 ) -> BatchView:
     """Return the view of a frozen batch. Raises `UnusableError`; see `hub.batches.batch_view` for the arguments."""
-    members = tuple(_member(store, member) for member in frozen)
-    plain = BatchView(
-        id=batch.id,
-        title=batch.title,
-        model=batch.model,
-        members=members,
-        size=batch.size,
-        random=batch.random,
-        labels=labels,
-        label_pass=label_pass,
-    )
+    plain = replace(unopened_view(store, batch, frozen, labels=labels), label_pass=label_pass)
     turn = plain.this_pass
     pots, notes = _honeypots(store, plain, honeypots)
-    everyone = _mixed(store, members, pots)
-    if batch.random:  # known answers, too: nothing tells them apart
-        everyone = tuple(replace(member, test=True) for member in everyone)
-    view = replace(plain, members=everyone)
+    everyone = _for_measuring(batch, _mixed(store, plain.members, pots))  # known answers, too: nothing tells them apart
+    view = replace(plain, members=tuple(replace(one, jpeg=store.frame(one.event_id)) for one in everyone))
     if turn is not None:
         view = _with_context(store, view, turn)
         notes += [
@@ -59,7 +47,28 @@ def view_of(
     return replace(view, members=_with_earlier(store, view), notes=tuple(notes))
 
 
+def unopened_view(
+    store: Store, batch: BatchRow, frozen: Sequence[BatchMember], *, labels: tuple[str, ...]
+) -> BatchView:
+    """Return a frozen batch without its pictures and known answers, for the names of its images and its labels."""
+    return BatchView(
+        id=batch.id,
+        title=batch.title,
+        model=batch.model,
+        members=_for_measuring(batch, [_member(store, member) for member in frozen]),
+        size=batch.size,
+        random=batch.random,
+        labels=labels,
+    )
+
+
+def _for_measuring(batch: BatchRow, members: Sequence[Member]) -> tuple[Member, ...]:
+    """Mark every image of a random batch as one that is never trained on."""
+    return tuple(replace(member, test=True) for member in members) if batch.random else tuple(members)
+
+
 def _member(store: Store, member: BatchMember) -> Member:
+    """Return the member without its picture."""
     row = store.finding(member.event_id)
     return Member(
         event_id=row.event_id,
@@ -73,7 +82,7 @@ def _member(store: Store, member: BatchMember) -> Member:
         region=row.region,
         label=row.label,
         boxes=row.finding().boxes,
-        jpeg=store.frame(row.event_id),
+        jpeg=b"",
         width=row.width,
         height=row.height,
         test=member.test,

@@ -3,11 +3,11 @@
 import dataclasses
 import textwrap
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 
+from hub.lines import counted, cut, utc, wrapped
 from hub.naming import DAY_MS, MIN_SUPPORT, Naming
 from hub.sighting_table import MIN_OBJECTS
 from hub.slices import Rate
@@ -27,13 +27,13 @@ _HOW: Final = "set mining.control_per_hour and mining.zoom_budget over 0 in edge
 def table_lines(overviews: Sequence[Overview], naming: Naming) -> list[str]:
     """Return `hub weakspots`; `overviews` in the order in which they are printed."""
     if not overviews:
-        return _wrapped(what_is_missing(naming))
+        return wrapped(what_is_missing(naming))
     lines = [f"{'id':>3} {'state':9} {'weak spot':{_NAME}} {'missed / elsewhere':20} {'events':>6} {'cams':>4} trend"]
     for one in overviews:
         lines += _row(one)
     if one_back := [line.spot for line in overviews if line.spot.state is SpotState.REGRESSED]:
-        lines += ["", *_wrapped(f"{_counted(len(one_back), 'weak spot')} that had been fixed came back")]
-    lines += ["", *_wrapped(_base_line(naming))]
+        lines += ["", *wrapped(f"{counted(len(one_back), 'weak spot')} that had been fixed came back")]
+    lines += ["", *wrapped(_base_line(naming))]
     return [*lines, f"next: hub weakspots show {overviews[0].spot.id}"]
 
 
@@ -76,7 +76,7 @@ def _not_compared(naming: Naming) -> list[str]:
         return []
     names = camera_names(table.cameras)
     few = ", ".join(names[camera] for camera in list(cameras)[:3]) + ", ..." * (len(cameras) > 3)
-    without = f"{_counted(len(cameras), 'camera')} without any object of a control frame"
+    without = f"{counted(len(cameras), 'camera')} without any object of a control frame"
     return [f"Not compared: {without}, with {sum(cameras.values())} missed: {few}."]
 
 
@@ -95,10 +95,10 @@ def _row(one: Overview) -> list[str]:
 def show_lines(report: Report) -> list[str]:
     """Return `hub weakspots show`."""
     spot = report.spot
-    lines = _wrapped(f"weak spot {spot.id}: {spot.name}")
-    lines += _wrapped(_standing(report))
-    lines += _wrapped(f"rule: {spot.where}" if spot.manual else f"tags: {', '.join(spot.tags)}")
-    lines += _wrapped(f"cameras: {_cameras(report)}")
+    lines = wrapped(f"weak spot {spot.id}: {spot.name}")
+    lines += wrapped(_standing(report))
+    lines += wrapped(f"rule: {spot.where}" if spot.manual else f"tags: {', '.join(spot.tags)}")
+    lines += wrapped(f"cameras: {_cameras(report)}")
     lines += ["", f"{'life (UTC)':16}  {'state':9}  {'missed / elsewhere':21}  release"]
     for step in report.steps:
         if not step.measured:
@@ -109,13 +109,13 @@ def show_lines(report: Report) -> list[str]:
     if report.releases:
         lines += ["", f"{'release':40} {'missed / elsewhere':20} {'missed':>6} {'found':>6}"]
         lines += [
-            f"{_cut(name, 40):40} {_rate(rate):20} {rate.missed:>6} {rate.found:>6}" for name, rate in report.releases
+            f"{cut(name, 40):40} {_rate(rate):20} {rate.missed:>6} {rate.found:>6}" for name, rate in report.releases
         ]
     lines += _trend(report)
     if report.examples:
         lines += ["", f"{'example':32} {'captured (UTC)':16} {'camera':20} frame"]
         lines += [
-            f"{one.event_id:32} {_utc(one.captured_at_ms)} {_cut(one.camera, 20):20} {one.frame}"
+            f"{one.event_id:32} {utc(one.captured_at_ms)} {cut(one.camera, 20):20} {one.frame}"
             for one in report.examples
         ]
     return [*lines, "", f"next: {_next(spot)}"]
@@ -141,7 +141,7 @@ def report_as_json(report: Report) -> str:
 def mark_lines(spot: WeakSpot) -> list[str]:
     """Return what `mark` and `new` print of a weak spot."""
     rate = f"missed {_rate(spot.rate)} elsewhere" if spot.rate is not None else "not measured yet"
-    return [*_wrapped(f"weak spot {spot.id}, {spot.name}: {spot.state}, {rate}"), f"next: {_next(spot)}"]
+    return [*wrapped(f"weak spot {spot.id}, {spot.name}: {spot.state}, {rate}"), f"next: {_next(spot)}"]
 
 
 def _standing(report: Report) -> str:
@@ -174,7 +174,7 @@ def _step(step: StepRow) -> list[str]:
     batch = f"batch {step.batch_id}" if step.batch_id is not None else ""
     words = ", ".join(word for word in (step.model, batch, step.note) if word)
     first, *rest = textwrap.wrap(words, 28) or [""]
-    line = f"{_utc(step.at_ms)}  {step.state:9}  {rate:21}  {first}".rstrip()
+    line = f"{utc(step.at_ms)}  {step.state:9}  {rate:21}  {first}".rstrip()
     return [line, *(f"{'':52}{more}" for more in rest)]
 
 
@@ -198,9 +198,9 @@ def _trend(report: Report) -> list[str]:
 
 def _point(point: Point) -> str:
     if point.rate is None:
-        return _utc(point.at_ms)
+        return utc(point.at_ms)
     bar = "#" * round(point.rate.rate * _BAR)
-    return f"{_utc(point.at_ms)}  {_rate(point.rate):21} {bar}".rstrip()
+    return f"{utc(point.at_ms)}  {_rate(point.rate):21} {bar}".rstrip()
 
 
 def _next(spot: WeakSpot) -> str:
@@ -229,19 +229,3 @@ def _percents(low: float, high: float) -> str:
 
 def _figure(share: float) -> str:
     return f"{100 * share:.0f}" if share >= 0.0995 else f"{100 * share:.1f}"
-
-
-def _counted(number: int, word: str) -> str:
-    return f"{number} {word}{'s' * (number != 1)}"
-
-
-def _utc(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 3]}..."
-
-
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, 80) or [""]

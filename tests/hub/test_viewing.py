@@ -23,7 +23,7 @@ from hub.formats.voc import read_voc
 from hub.formats.yolo import read_yolo
 from hub.store import Store
 from hub.store_labels import Annotated, Honeypot
-from hub.viewing import nearest
+from hub.viewing import nearest, unopened_view
 from tests.hub.labelled import NOW, draw, event_id, freeze, made_batch, person, put
 
 LABELS = ("person", "head", "bag")
@@ -48,6 +48,17 @@ def by_number(view):
 
 def context(*boxes):
     return tuple(Annotation(box.xyxy, box.label, None, "context") for box in boxes)
+
+
+@pytest.mark.parametrize("random", [False, True])
+def test_without_its_pictures_a_batch_has_the_same_names_and_labels(store, random):
+    put(store, *range(1, 7))
+    number = freeze(store, *range(1, 7), random=random)
+    view = batch_view(store, number)
+    bare = unopened_view(store, store.batch(number), store.batch_members(number), labels=())
+    assert image_names(bare) == image_names(view)
+    assert bare.asked == view.asked
+    assert {member.jpeg for member in bare.members} == {b""}
 
 
 def test_no_image_of_a_random_batch_is_called_one_to_train_on(store):
