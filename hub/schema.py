@@ -19,6 +19,9 @@ hub.store_sightings.
 
 `cvat_task` is hub.store_cvat's.
 
+`dataset_version` and `dataset_image` are hub.datasets': which folders were written, and whose pictures are in them. An
+event id there may be forgotten since; `hub forget` names the folders that still hold its picture.
+
 `forgotten` says what `hub forget` removes for good: see hub.store_forgotten. `batch.forgotten` is how many images of a
 frozen batch went that way; their ranks stay empty. `batch.forgotten_honeypots` counts known answers that were mixed in.
 
@@ -374,6 +377,28 @@ CREATE TABLE cvat_task (
 );
 
 CREATE INDEX cvat_task_of ON cvat_task (batch_id, label_pass, server);
+
+CREATE TABLE dataset_version (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    created_at_ms INTEGER NOT NULL,
+    digest TEXT NOT NULL,
+    parent_id INTEGER REFERENCES dataset_version (id),
+    weak_spot_id INTEGER REFERENCES weak_spot (id),
+    folder TEXT NOT NULL,
+    recipe TEXT NOT NULL,
+    train INTEGER NOT NULL,
+    val INTEGER NOT NULL,
+    test INTEGER NOT NULL
+);
+
+CREATE TABLE dataset_image (
+    version_id INTEGER NOT NULL REFERENCES dataset_version (id),
+    event_id TEXT NOT NULL,
+    split TEXT NOT NULL CHECK (split IN ('train', 'val', 'test')),
+    PRIMARY KEY (version_id, event_id)
+) WITHOUT ROWID;
+
+CREATE INDEX dataset_image_event ON dataset_image (event_id);
 
 CREATE TABLE forgotten (
     id INTEGER PRIMARY KEY,

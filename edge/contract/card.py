@@ -9,6 +9,7 @@ from edge.contract.errors import UnusableError
 from edge.contract.samples import SCHEMA, Label, Pixels, Score
 
 HeadName = Literal["centernet", "yolox", "yolo", "detr"]
+Precision = Literal["f32", "bf16", "f16", "int8"]
 Spread = Annotated[float, msgspec.Meta(gt=0)]
 
 
@@ -40,8 +41,35 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     ap50: float
 
 
+class Variant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One way of running the release: a file of its own, or the card's file at another precision.
+
+    Attributes:
+        name: what it is called, as in "int8".
+        file: beside the card; it may be the card's own.
+        sha256: of the file.
+        precision: of the numbers that are multiplied. `bf16` and `f16` of a float32 file are the runtime's to do.
+        runtimes: those on which it was measured and is as good as the budget asks.
+        input: WIDTHxHEIGHT; "" is the card's.
+    """
+
+    name: Label
+    file: str
+    sha256: str
+    precision: Precision
+    runtimes: tuple[Literal["openvino", "onnxruntime"], ...]
+    input: str = ""
+
+
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One model line's release. `head` is None when it should be recognised from the outputs."""
+    """One model line's release.
+
+    Attributes:
+        file: the ONNX file in float32, beside the card.
+        head: None when it should be recognised from the outputs.
+        variants: other ways of running it; a device measures which is the fastest that gives the same boxes.
+        golden: the folder, beside the card, of pictures with the boxes that every variant must give; "" has none.
+    """
 
     schema: int = SCHEMA
     name: Label
@@ -55,6 +83,8 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     license: str = ""
     source: str = ""
     accuracy: tuple[Accuracy, ...] = ()
+    variants: tuple[Variant, ...] = ()
+    golden: str = ""
 
 
 class _Peek(msgspec.Struct):

@@ -1,0 +1,1 @@
+"""Dataset versions: what a model was trained and tested on, frozen."""

@@ -1,0 +1,1 @@
+"""Smaller numbers for a model, where they cost little and bring speed."""
