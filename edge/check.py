@@ -191,7 +191,9 @@ def _check_model(config: EdgeConfig) -> str:
     begun_s = time.perf_counter()
     detector.detect(np.full((height, width, 3), 114, np.uint8))
     spent_ms = (time.perf_counter() - begun_s) * 1e3
-    return f"{detector.card.release} on {detector.runtime_name}, input {width}x{height}, {spent_ms:.0f} ms a frame"
+    variant = f", variant {detector.variant}" if detector.variant else ""
+    how = f"{detector.runtime_name} in {detector.precision}"
+    return f"{detector.card.release}{variant} on {how}, input {width}x{height}, {spent_ms:.0f} ms a frame"
 
 
 def _check_camera(config: CameraConfig, *, within_s: float) -> str:

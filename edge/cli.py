@@ -69,13 +69,13 @@ def detect(
     """
     import msgspec
 
-    from edge.detector.detector import open_detector
+    from edge.detector.following import open_tuned
     from edge.detector.opening import parse_size
     from edge.detector.pictures import read_picture
     from edge.draw import draw_boxes, save_drawn
     from edge.finding import detection_boxes
 
-    detector = open_detector(model, runtime=runtime, input_size=parse_size(input_size) if input_size else None)
+    detector = open_tuned(model, runtime=runtime, input_size=parse_size(input_size) if input_size else None)
     threshold = detector.score_threshold if score_threshold is None else score_threshold
     folder = out or (None if as_json else Path("detections"))
     unreadable = 0
@@ -211,6 +211,89 @@ def model_check(
 
 
 ConfigPath = Annotated[Path, typer.Option("--config", metavar="FILE", help="The device's configuration, an edge.toml.")]
+
+
+@app.command()
+def tune(
+    model: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[MODEL_FOLDER]", help="A folder with a model.json, or an ONNX file; without it the starter model."
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="Tune the model of an edge.toml, at its input and threshold."),
+    ] = None,
+    input_size: InputSize = None,
+    seconds: Annotated[float, typer.Option(min=1.0, max=3600.0, help="Time to measure; opening comes on top.")] = 60.0,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Where to write; without it tuned.json in data_dir, or beside the model. Only there it is looked for.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure every way of running a model on THIS device, and pick the fastest that gives the right boxes.
+
+    Variants (float32, int8 ...) on each installed runtime, at each precision and number of threads, each in a process
+    of its own: whole detections, on the golden pictures that came with the model. A way whose boxes differ from the
+    golden ones is never picked, however fast; nor is one that is less than 5 % faster than the default.
+
+        edge tune --config edge.toml
+
+    The choice is written to tuned.json. `edge run`, `edge detect` and `edge check` follow it while model, machine and
+    runtime are the same and edge.toml names no runtime, threads or providers. Measure while the device does what it
+    always does; it takes the place of no running daemon.
+
+    Exit status: 0 picked, 1 nothing gives the right boxes here, 2 it could not be done.
+    """
+    import time
+
+    import msgspec
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from edge.config import read_config
+    from edge.contract.errors import UnusableError
+    from edge.detector.opening import parse_size
+    from edge.detector.tune import tune as tune_model
+    from edge.detector.tune import write_tuned
+    from edge.tuning import open_to_choice, target_path, tune_answer, tune_lines
+
+    settings = read_config(config) if config is not None else None
+    if settings is not None and model is not None:
+        msg = "--config names the model already: give one of the two"
+        raise UnusableError(msg)
+    size = parse_size(input_size) if input_size else None
+    threshold = None
+    if settings is not None:
+        open_to_choice(settings)
+        model, threshold = settings.model.path, settings.model.score_threshold
+        size = size or settings.model.input_size
+    target = target_path(model, config=settings, out=out)
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("tune", total=None)
+        report = tune_model(
+            model,
+            input_size=size,
+            score_threshold=threshold,
+            seconds=seconds,
+            on_step=lambda done, steps, what: progress.update(task, completed=done, total=steps, description=what),
+        )
+    written = target if report.picked is not None else None
+    if written is not None:
+        write_tuned(report, written, at_ms=time.time_ns() // 1_000_000)
+    print(
+        msgspec.json.encode(tune_answer(report, written)).decode()
+        if as_json
+        else "\n".join(tune_lines(report, written))
+    )
+    if report.picked is None:
+        raise typer.Exit(1)
 
 
 @app.command()

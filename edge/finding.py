@@ -26,7 +26,8 @@ from edge.contract.errors import UnusableError
 from edge.contract.samples import MAX_BOXES, MAX_HEADER_BYTES, Box, Finding, Reason, WitnessKind, Xyxy
 from edge.detector.detections import Detections, box_iou
 from edge.detector.detector import Detector
-from edge.fingerprint import Fingerprint, fingerprint, measure_light, quantize_features
+from edge.detector.light import measure_light
+from edge.fingerprint import Fingerprint, fingerprint, quantize_features
 from edge.frame import Image
 from edge.observation import Mined
 from edge.privacy import NO_REDACTION, Redaction

@@ -16,8 +16,9 @@ from typing import Final
 import cv2
 import numpy as np
 
-from edge.blur import MIN_SIDE_PX, Spreads, edge_spreads
 from edge.contract.samples import Light, Xyxy
+from edge.detector.blur import MIN_SIDE_PX, Spreads, edge_spreads
+from edge.detector.light import is_grayscale
 from edge.frame import Image
 
 TINY_PX: Final = 8.0
@@ -27,8 +28,6 @@ DARK: Final = 50.0
 BRIGHT: Final = 205.0
 FLAT: Final = 12.0
 NOISY: Final = 8.5
-GRAYSCALE_CHROMA: Final = 0.04
-GRAYSCALE_TINT: Final = 0.15
 DEFOCUS_PX: Final = 1.5
 MOTION_PX: Final = 2.0
 MOTION_RATIO: Final = 0.6
@@ -40,12 +39,7 @@ BORDER_PX: Final = 2.0
 WIDE: Final = 2.0
 TALL: Final = 3.0
 
-_CELLS: Final = (32, 24)
 _DIRECTIONS: Final = ("motion_horizontal", "motion_diagonal", "motion_vertical", "motion_diagonal")  # as in Spreads
-_LUMA: Final = np.array([0.114, 0.587, 0.299], np.float32)  # of blue, green, red: BT.601
-_CLIPPED: Final = 235.0
-_GREY_SHARE: Final = 0.95
-_NO_CHROMA: Final = 2.5  # grey levels: what rounding and JPEG alone make of a weak tint
 
 
 def object_tags(
@@ -56,7 +50,7 @@ def object_tags(
     Args:
         image: the frame, BGR `[height, width, 3]`.
         region: `xyxy` pixels of the frame.
-        light: `edge.fingerprint.measure_light` at the region, grey levels of 0..255.
+        light: `edge.detector.light.measure_light` at the region, grey levels of 0..255.
         input_scale: model input pixels per frame pixel.
         others: the boxes of the frame at or above the threshold, `xyxy` pixels; the object's own may be among them.
     """
@@ -71,25 +65,6 @@ def object_tags(
         tags += _shape_tags(region, size, border_px)
         tags += _position_tags(region, size)
     return tuple(tags)
-
-
-def is_grayscale(image: Image) -> bool:
-    """Whether a BGR frame `[height, width, 3]` has no colours, as at night under infrared light.
-
-    One weak tint over the whole frame, in proportion to its brightness, is no colour: cameras' white balance leaves it.
-    """
-    step = max(1, min(image.shape[1] // _CELLS[0], image.shape[0] // _CELLS[1]) // 4)
-    cells = cv2.resize(image[::step, ::step], _CELLS, interpolation=cv2.INTER_AREA).reshape(-1, 3).astype(np.float32)
-    luma = cells @ _LUMA
-    cells, luma = cells[luma < _CLIPPED], luma[luma < _CLIPPED]
-    if not luma.any():
-        return not np.ptp(image, axis=2).any()
-    chroma = cells - luma[:, None]
-    tint = (chroma * luma[:, None]).sum(axis=0) / (luma * luma).sum()
-    apart = np.abs(chroma - tint * luma[:, None]).max(axis=1)
-    at = int(_GREY_SHARE * (len(apart) - 1))
-    allowed = max(GRAYSCALE_CHROMA * float(luma.mean()), _NO_CHROMA)
-    return float(np.partition(apart, at)[at]) <= allowed and float(np.abs(tint).max()) <= GRAYSCALE_TINT
 
 
 def _size_tag(region: Xyxy, input_scale: float) -> str:

@@ -1,8 +1,10 @@
 """What `hub check` and `hub status` print."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from hub.datasets.proof import violations
 from hub.lines import cut
 from hub.recall import CameraRecall, Recall
 from hub.store import Store
@@ -18,7 +20,7 @@ _STATES: Final = tuple(FrameState)
 def check_lines(store: Store) -> tuple[list[str], bool]:
     """Prove the laws on a database; return what to print and whether all of them hold."""
     found = []
-    for violation in store.violations():
+    for violation in itertools.chain(store.violations(), violations(store)):
         found.append(violation)
         if len(found) > MAX_VIOLATIONS:
             found[-1] = f"... more than {MAX_VIOLATIONS}"

@@ -27,11 +27,17 @@ try:
     from hub.cli_costs import costs
     from hub.cli_cvat import cvat
     from hub.cli_dataset import dataset
+    from hub.cli_evaluate import evaluate
+    from hub.cli_gate import gate
     from hub.cli_keep import add_commands
     from hub.cli_labels import labels
     from hub.cli_plot import plot
     from hub.cli_policy import policy
+    from hub.cli_quantize import quantize
+    from hub.cli_sweep import sweep
+    from hub.cli_train import train
     from hub.cli_verdicts import judge
+    from hub.cli_versions import add_versions
     from hub.cli_weakspots import weakspots
     from hub.store import Store
 except ModuleNotFoundError as missing:
@@ -49,10 +55,16 @@ add_commands(app)
 app.add_typer(weakspots, name="weakspots")
 app.add_typer(autolabel, name="autolabel")
 app.add_typer(cvat, name="cvat")
+add_versions(dataset)
 app.add_typer(dataset, name="dataset")
 app.add_typer(labels, name="labels")
 app.command("costs")(costs)
 app.command("verdicts")(judge)
+app.command("evaluate")(evaluate)
+app.command("gate")(gate)
+app.command("sweep")(sweep)
+app.command("train")(train)
+app.command("quantize")(quantize)
 
 _SERVE_HELP = (
     "Take in what the devices send over MQTT, group near-duplicates, and ask for the frames worth having.\n\n"

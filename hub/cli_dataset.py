@@ -19,7 +19,7 @@ from hub.store import Store
 from hub.tags import Tagger
 from hub.truth import truths
 
-dataset = typer.Typer(no_args_is_help=True, help="Look at all that is labelled as one data set.")
+dataset = typer.Typer(no_args_is_help=True, help="Look at all that is labelled, and freeze what is trained on.")
 
 
 @dataset.command("health")

@@ -13,6 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from hub.cli_options import Config, Database, Json
 from hub.config import KeepConfig, find_database, read_config
+from hub.datasets.forgetting import holding, remove
+from hub.datasets.lines import holding_lines
+from hub.lines import counted as number_of
 from hub.retention import Kept, gently, parse_bytes, parse_scope, sweep
 from hub.store import Store
 
@@ -117,10 +120,14 @@ def forget(
     taken in meanwhile. It needs free space of twice the file. `hub check`
     proves the outcome. Stopped before its end, it is to be started again.
 
+    A dataset version that holds such a picture goes as a whole: its folder
+    is removed, `hub dataset list` goes on saying that there was one.
+
     What a device still holds of it is refused when it comes. Where forgotten
     devices go on, they are counted from now.
 
-    It does NOT reach: exported batches and other copies, tasks on a CVAT
+    It does NOT reach: models that were trained on it, exported batches,
+    exported or moved dataset versions and other copies, tasks on a CVAT
     server, backups, blocks that the disk has put aside, what the broker
     retains (clear it there), and the devices themselves: stop `edge run` and
     delete its spool folder there. The names that you give here stay in the
@@ -140,11 +147,16 @@ def forget(
         for table, words in _TABLES.items():
             if counted.get(table):
                 print(f"{counted[table]:>9} {words}")
+        versions = holding(store, scope)
+        for line in holding_lines(versions):
+            print(line)
         if dry_run:
             return
-        if not yes and not _confirmed(f"Forget {what}? It cannot be undone."):
+        also = f", and {number_of(len(versions), 'dataset version')} with it" if versions else ""
+        if not yes and not _confirmed(f"Forget {what}{also}? It cannot be undone."):
             print("hub: nothing was forgotten", file=sys.stderr)
             raise typer.Exit(1)
+        remove(store, versions, now_ms=now_ms)
         with _progress() as progress:
             task = progress.add_task("findings", total=counted["finding"])
             for done, total in store.upkeep.forget(scope, now_ms=now_ms):

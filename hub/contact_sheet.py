@@ -31,10 +31,10 @@ _CAPTION_LINES = 3
 _TILE = (_FRAME[0] + 4 + _CROP[0], _FRAME[1] + 6 + _CAPTION_LINES * _LINE)
 _HEADER = 2 * _GAP + 54
 
-_PAPER: Final = (32, 32, 32)
-_GREY: Final = (96, 96, 96)
-_INK: Final = (240, 240, 240)
-_FAINT_INK: Final = (176, 176, 176)
+PAPER: Final = (32, 32, 32)
+GREY: Final = (96, 96, 96)
+INK: Final = (240, 240, 240)
+FAINT_INK: Final = (176, 176, 176)
 _ORIGIN_COLOURS: Final[dict[str, Colour]] = {
     DETECTOR: (120, 220, 120),
     CARRIED: (220, 220, 64),
@@ -87,7 +87,7 @@ def contact_sheet(tiles: Sequence[Tile], *, title: str, columns: int = 5) -> byt
     columns = max(1, min(columns, len(tiles)))
     rows = -(-len(tiles) // columns)
     width = max(columns * (_TILE[0] + _GAP) + _GAP, 3 * _TILE[0])
-    sheet: Image = np.full((_HEADER + rows * (_TILE[1] + _GAP), width, 3), _PAPER, np.uint8)
+    sheet: Image = np.full((_HEADER + rows * (_TILE[1] + _GAP), width, 3), PAPER, np.uint8)
     _draw_header(sheet, title, tiles)
     for at, tile in enumerate(tiles):
         x, y = _GAP + at % columns * (_TILE[0] + _GAP), _HEADER + at // columns * (_TILE[1] + _GAP)
@@ -113,7 +113,7 @@ def decode_jpeg(jpeg: bytes) -> Image:
 
 
 def _draw_header(sheet: Image, title: str, tiles: Sequence[Tile]) -> None:
-    _write(sheet, title, at=(_GAP, _GAP + 20), big=True)
+    write_line(sheet, title, at=(_GAP, _GAP + 20), big=True)
     x, y = _GAP, _GAP + 50
     reasons = [tile.reason for tile in tiles]
     drawn = {origin for tile in tiles for _, origin in tile.boxes}
@@ -121,25 +121,25 @@ def _draw_header(sheet: Image, title: str, tiles: Sequence[Tile]) -> None:
     legend += [(f"{name} ({reasons.count(name)})", _colour(name)) for name in dict.fromkeys(reasons)]
     for text, colour in legend:
         cv2.rectangle(sheet, (x, y - 12), (x + 16, y + 2), colour, 2)
-        x += 24 + _write(sheet, text, at=(x + 24, y)) + 24
+        x += 24 + write_line(sheet, text, at=(x + 24, y)) + 24
 
 
 def _draw_tile(tile: Image, what: Tile) -> None:
     colour = _colour(what.reason)
     frame, crop = tile[: _FRAME[1], : _FRAME[0]], tile[: _CROP[1], _FRAME[0] + 4 :]
-    frame[:], crop[:] = _GREY, _GREY
+    frame[:], crop[:] = GREY, GREY
     try:
         image = _picture(what)
     except UnusableError as error:
-        for line, text in enumerate(_wrap(str(error), _FRAME[0] - 16)):
-            _write(frame, text, at=(8, 24 + line * _LINE))
+        for line, text in enumerate(wrap(str(error), _FRAME[0] - 16)):
+            write_line(frame, text, at=(8, 24 + line * _LINE))
     else:
         _draw_frame(frame, image, what)
         _draw_crop(crop, image, what)
     cv2.rectangle(tile, (0, _FRAME[1] + 6), (3, _TILE[1] - 1), colour, -1)
     for line, text in enumerate(what.caption[:_CAPTION_LINES]):
-        cut = (_wrap(text, _TILE[0] - 12) or [""])[0]
-        _write(tile, cut, at=(10, _FRAME[1] + 19 + line * _LINE), colour=_FAINT_INK if line else _INK)
+        cut = (wrap(text, _TILE[0] - 12) or [""])[0]
+        write_line(tile, cut, at=(10, _FRAME[1] + 19 + line * _LINE), colour=FAINT_INK if line else INK)
 
 
 def _picture(what: Tile) -> Image:
@@ -149,27 +149,27 @@ def _picture(what: Tile) -> Image:
 
 
 def _draw_frame(canvas: Image, image: Image, what: Tile) -> None:
-    place, scale = _fit(canvas, image)
+    place, scale = fit(canvas, image)
     for xyxy, origin in what.boxes:
-        _outline(place, _scaled(xyxy, scale), _ORIGIN_COLOURS.get(origin) or _colour(what.reason))
-    x1, y1, x2, y2 = _scaled(what.region, scale)
-    _outline(place, (x1 - 2, y1 - 2, x2 + 2, y2 + 2), _colour(what.reason), thickness=2)  # around it, not over it
+        outline(place, scaled(xyxy, scale), _ORIGIN_COLOURS.get(origin) or _colour(what.reason))
+    x1, y1, x2, y2 = scaled(what.region, scale)
+    outline(place, (x1 - 2, y1 - 2, x2 + 2, y2 + 2), _colour(what.reason), thickness=2)  # around it, not over it
 
 
 def _draw_crop(canvas: Image, image: Image, what: Tile) -> None:
     height, width = image.shape[:2]
     x1, y1, x2, y2 = what.region
     if (x2 - x1) * (y2 - y1) > 0.8 * width * height:
-        _write(canvas, "the whole frame", at=(8, 24))
+        write_line(canvas, "the whole frame", at=(8, 24))
         return
     side = int(min(max(2 * (x2 - x1), 2 * (y2 - y1), 48), width, height))
     left = int(np.clip((x1 + x2 - side) / 2, 0, width - side))
     top = int(np.clip((y1 + y2 - side) / 2, 0, height - side))
-    place, scale = _fit(canvas, image[top : top + side, left : left + side])
-    _outline(place, _scaled((x1 - left, y1 - top, x2 - left, y2 - top), scale), _colour(what.reason))
+    place, scale = fit(canvas, image[top : top + side, left : left + side])
+    outline(place, scaled((x1 - left, y1 - top, x2 - left, y2 - top), scale), _colour(what.reason))
 
 
-def _fit(canvas: Image, image: Image) -> tuple[Image, float]:
+def fit(canvas: Image, image: Image) -> tuple[Image, float]:
     """Scale `image` into the middle of `canvas`; return the part of the canvas that it fills, and the scale."""
     height, width = image.shape[:2]
     scale = min(canvas.shape[1] / width, canvas.shape[0] / height)
@@ -180,12 +180,14 @@ def _fit(canvas: Image, image: Image) -> tuple[Image, float]:
     return place, scale
 
 
-def _scaled(xyxy: Xyxy, scale: float) -> Xyxy:
+def scaled(xyxy: Xyxy, scale: float) -> Xyxy:
+    """Return a box times `scale`."""
     x1, y1, x2, y2 = xyxy
     return x1 * scale, y1 * scale, x2 * scale, y2 * scale
 
 
-def _outline(place: Image, xyxy: Xyxy, colour: Colour, *, thickness: int = 1) -> None:
+def outline(place: Image, xyxy: Xyxy, colour: Colour, *, thickness: int = 1) -> None:
+    """Draw a box, cut to `place`."""
     height, width = place.shape[:2]
     x1, x2 = (int(np.clip(round(x), 0, width - 1)) for x in (xyxy[0], xyxy[2]))
     y1, y2 = (int(np.clip(round(y), 0, height - 1)) for y in (xyxy[1], xyxy[3]))
@@ -194,7 +196,7 @@ def _outline(place: Image, xyxy: Xyxy, colour: Colour, *, thickness: int = 1) ->
     place[:] = drawn
 
 
-def _write(canvas: Image, text: str, *, at: tuple[int, int], colour: Colour = _INK, big: bool = False) -> int:
+def write_line(canvas: Image, text: str, *, at: tuple[int, int], colour: Colour = INK, big: bool = False) -> int:
     """Write one line, its base line starting `at`; return its width in pixels."""
     font, size = (cv2.FONT_HERSHEY_DUPLEX, 0.8) if big else (cv2.FONT_HERSHEY_SIMPLEX, 0.45)
     text = _drawable(text)
@@ -203,7 +205,7 @@ def _write(canvas: Image, text: str, *, at: tuple[int, int], colour: Colour = _I
     return int(cv2.getTextSize(text, font, size, 1)[0][0])
 
 
-def _wrap(text: str, width_px: int) -> list[str]:
+def wrap(text: str, width_px: int) -> list[str]:
     """Break `text` into lines of at most `width_px`, at spaces; a longer word is cut."""
     lines: list[str] = []
     for word in _drawable(text).split():
@@ -226,4 +228,4 @@ def _drawable(text: str) -> str:
 
 
 def _colour(reason: str) -> Colour:
-    return _REASON_COLOURS.get(reason, _INK)
+    return _REASON_COLOURS.get(reason, INK)

@@ -19,8 +19,9 @@ hub.store_sightings.
 
 `cvat_task` is hub.store_cvat's.
 
-`dataset_version` and `dataset_image` are hub.datasets': which folders were written, and whose pictures are in them. An
-event id there may be forgotten since; `hub forget` names the folders that still hold its picture.
+`dataset_version` and `dataset_image` are hub.store_datasets': which folders were written, and whose pictures are in
+them. `forgotten_at_ms`: the folder was removed, because something in it was forgotten. `weak_spot_id` may be of one
+that was dropped since: it had no batch.
 
 `forgotten` says what `hub forget` removes for good: see hub.store_forgotten. `batch.forgotten` is how many images of a
 frozen batch went that way; their ranks stay empty. `batch.forgotten_honeypots` counts known answers that were mixed in.
@@ -383,12 +384,13 @@ CREATE TABLE dataset_version (
     created_at_ms INTEGER NOT NULL,
     digest TEXT NOT NULL,
     parent_id INTEGER REFERENCES dataset_version (id),
-    weak_spot_id INTEGER REFERENCES weak_spot (id),
+    weak_spot_id INTEGER,
     folder TEXT NOT NULL,
     recipe TEXT NOT NULL,
     train INTEGER NOT NULL,
     val INTEGER NOT NULL,
-    test INTEGER NOT NULL
+    test INTEGER NOT NULL,
+    forgotten_at_ms INTEGER
 );
 
 CREATE TABLE dataset_image (

@@ -29,10 +29,12 @@ from hub.arrivals import Arrival, Outcome
 from hub.migrations import migrate
 from hub.store_batches import Candidate
 from hub.store_cvat import CvatTasks
+from hub.store_datasets import Datasets
 from hub.store_file import insist, open_connection
 from hub.store_groups import DeviceKey, DeviceSpend, FrameDetail, FrameRow, Overdue
 from hub.store_health import Labelled
 from hub.store_labels import Labels
+from hub.store_light import Lights
 from hub.store_plots import Series
 from hub.store_policies import DeviceWord, PolicyRow
 from hub.store_rows import BatchMember, BatchRow, FindingRow, FrameState, GroupAssignment, LeaderRow, immediate
@@ -308,6 +310,16 @@ class Store:
     def labelled(self) -> Labelled:
         """The labelled images, for the data set's health."""
         return Labelled(self._connection)
+
+    @property
+    def lights(self) -> Lights:
+        """What cameras saw under which light."""
+        return Lights(self._connection)
+
+    @property
+    def datasets(self) -> Datasets:
+        """The dataset versions."""
+        return Datasets(self._connection, self._path.parent)
 
     @property
     def series(self) -> Series:

@@ -118,6 +118,10 @@ _RULES: Final = (
         "SELECT id FROM label_set WHERE id NOT IN (SELECT set_id FROM label_image)",
     ),
     (
+        "a dataset version holds a picture of what was forgotten",
+        "SELECT version_id FROM dataset_image WHERE event_id NOT IN (SELECT event_id FROM finding)",
+    ),
+    (
         "a want is marked without a time",
         "SELECT event_id FROM finding WHERE frame_state = 'wanted' AND (wanted_at_ms IS NULL OR asked_at_ms IS NULL)",
     ),

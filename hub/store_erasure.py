@@ -40,7 +40,7 @@ def count(connection: sqlite3.Connection, scope: Scope) -> dict[str, int]:
     found = {}
     for table, condition, values in _going(scope):
         found[table] = connection.execute(f"SELECT count(*) FROM {table} WHERE {condition}", values).fetchone()[0]
-    place, names = _findings(scope)
+    place, names = findings_of(scope)
     of = f"FROM finding WHERE {place}"
     row = connection.execute(
         f"SELECT (SELECT count(*) FROM batch_member WHERE event_id IN (SELECT event_id {of})),"
@@ -68,7 +68,7 @@ def begin(connection: sqlite3.Connection, scope: Scope, *, now_ms: int) -> int:
 
 def remove(connection: sqlite3.Connection, scope: Scope) -> Iterator[tuple[int, int]]:
     """Delete the rows; yield after each piece how many findings are gone, of how many."""
-    place, values = _findings(scope)
+    place, values = findings_of(scope)
     numbers = [row[0] for row in connection.execute(f"SELECT id FROM finding WHERE {place}", values)]
     # Without an index over every reference, SQLite would read all sightings for each group: `hub check` follows them.
     connection.execute("PRAGMA foreign_keys = OFF")
@@ -113,7 +113,8 @@ def erase(connection: sqlite3.Connection, number: int) -> None:
         connection.executemany("UPDATE forgotten SET erased_at_ms = ? WHERE id = ?", [(now_ms, one) for one in done])
 
 
-def _findings(scope: Scope) -> tuple[str, tuple[object, ...]]:
+def findings_of(scope: Scope) -> tuple[str, tuple[object, ...]]:
+    """Return which findings go, as an SQL condition and its values."""
     return place_of(scope) if scope.whole else finding_condition(scope)[1:]
 
 

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.contract.card import InputSpec, ModelCard
+from edge.contract.card import InputSpec, ModelCard, Precision
 from edge.contract.errors import UnusableError
 from edge.detector.detections import Detections, Floats
 from edge.detector.heads import HEADS, recognise
@@ -26,7 +26,7 @@ from edge.detector.heads.head import Head, Shapes
 from edge.detector.letterbox import Letterbox, Placement, Size, tensor_shape
 from edge.detector.opening import ModelFile, choose_size, guess_input, make_card, read_model
 from edge.detector.runtime import Binding, Outputs, Runtime, RuntimeOptions
-from edge.detector.runtimes import open_runtime
+from edge.detector.runtimes import installed_runtimes, open_runtime
 
 FEATURES = "features"
 _NO_FEATURES = np.zeros(0, np.float32)
@@ -67,10 +67,23 @@ class Detector:
         card: the model's card, written or made.
         input_size: (width, height).
         runtime: what runs the graph.
+        variant: the name of the card's variant that runs; "" for the card's own file.
+        precision: of the numbers that are multiplied.
     """
 
-    def __init__(self, card: ModelCard, *, head: Head, runtime: Runtime, input_size: Size) -> None:
+    def __init__(
+        self,
+        card: ModelCard,
+        *,
+        head: Head,
+        runtime: Runtime,
+        input_size: Size,
+        variant: str = "",
+        precision: Precision = "f32",
+    ) -> None:
         self.card = card
+        self.variant = variant
+        self.precision = precision
         self.input_size = input_size
         self.runtime = runtime
         self._head = head
@@ -149,6 +162,8 @@ def open_detector(
     threads: int | None = None,
     providers: Sequence[str] = (),
     cache_dir: Path | None = None,
+    variant: str = "",
+    precision: Precision | None = None,
 ) -> Detector:
     """Open a model for detection and run it once.
 
@@ -159,19 +174,35 @@ def open_detector(
         threads: threads of one inference; None takes the usable CPUs, at most four.
         providers: ONNX Runtime's, in order of preference: `tensorrt`, `cuda`, `cpu`.
         cache_dir: where compiled graphs are kept between starts.
+        variant: one that the model's card lists; "" is the card's own file. `auto` then takes a runtime on which the
+            variant was measured.
+        precision: of the numbers that are multiplied; None takes the variant's, `f32` for the card's own file.
 
     A `model.json` in the ONNX file's folder is its card when it names the file; else a card is made from the graph.
     Raises `UnusableError` with one sentence for whatever makes the model unusable here.
     """
-    options = RuntimeOptions(runtime, threads, tuple(providers), cache_dir)
-    found = read_model(model)
+    found = read_model(model, variant=variant)
+    precision = precision or found.precision
+    options = RuntimeOptions(_runtime_of(found, runtime), threads, tuple(providers), cache_dir, precision)
     guessed = guess_input(found)
     size = choose_size(found, input_size, guessed)
     spec = found.card.input if found.card is not None else guessed
     running = open_runtime(found.path, _bind(found, spec, size), options=options)
     shapes = _run_once(found, running, spec=spec, size=size)
     card, head = _card_and_head(found, shapes, guessed=guessed, size=size)
-    return Detector(card, head=head, runtime=running, input_size=size)
+    return Detector(card, head=head, runtime=running, input_size=size, variant=variant, precision=precision)
+
+
+def _runtime_of(model: ModelFile, wanted: str) -> str:
+    """Return the runtime to ask for: for a variant `auto` is the first installed one on which it was measured."""
+    if wanted != "auto" or not model.runtimes:
+        return wanted
+    for name in installed_runtimes():
+        if name in model.runtimes:
+            return name
+    only, first = " and ".join(model.runtimes), model.runtimes[0]
+    msg = f'the variant {model.variant} was measured on {only} only; run: pip install "weakspot[{first}]"'
+    raise UnusableError(msg)
 
 
 def _bind(model: ModelFile, spec: InputSpec, size: Size) -> Binding:
@@ -184,7 +215,8 @@ def _bind(model: ModelFile, spec: InputSpec, size: Size) -> Binding:
             msg = f"{model.path} has an input {port.name} {list(port.shape)} that nothing here can feed"
             raise UnusableError(msg)
     outputs = tuple(port.name for port in model.graph.outputs)
-    return Binding(model.image.name, tensor_shape(spec, size), model.image.element, outputs, constants)
+    shape = tensor_shape(spec, size)
+    return Binding(model.image.name, shape, model.image.element, outputs, constants, model.graph.floats)
 
 
 def _run_once(model: ModelFile, runtime: Runtime, *, spec: InputSpec, size: Size) -> Shapes:

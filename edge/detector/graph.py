@@ -14,12 +14,13 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 _MODEL_GRAPH, _MODEL_METADATA = 7, 14
 _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 5, 11, 12
-_INITIALIZER_NAME = 8
+_INITIALIZER_ELEMENT, _INITIALIZER_NAME = 2, 8
 _PORT_NAME, _PORT_TYPE = 1, 2
 _TYPE_TENSOR = 1
 _TENSOR_ELEMENT, _TENSOR_SHAPE = 1, 2
 _DIMENSION_SIZE = 1
 _ELEMENT_TYPES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 10: "float16", 11: "float64"}
+_HALVES = {10: "float16", 16: "bfloat16"}
 
 # other files that people try, and what to do with them
 _EXPORT_FIRST = {
@@ -44,11 +45,15 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """An ONNX model's inputs (without its weights), outputs and metadata."""
+    """An ONNX model's inputs (without its weights), outputs and metadata.
+
+    `floats` is what most of its floating weights are: `float32`, `float16` or `bfloat16`.
+    """
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     metadata: dict[str, str]
+    floats: str = "float32"
 
 
 def read_graph(path: Path, content: bytes) -> Graph:
@@ -87,7 +92,14 @@ def _model(content: memoryview) -> Graph:
     if not inputs or not outputs:
         msg = f"its graph has {len(inputs)} inputs and {len(outputs)} outputs"
         raise ValueError(msg)
-    return Graph(inputs, outputs, metadata)
+    return Graph(inputs, outputs, metadata, _floats(parts.get(_GRAPH_INITIALIZER, [])))
+
+
+def _floats(weights: list[memoryview]) -> str:
+    """Return what most of the floating weights are."""
+    elements = [next((value for number, value in _fields(one) if number == _INITIALIZER_ELEMENT), 0) for one in weights]
+    counts = {name: elements.count(number) for number, name in {1: "float32", **_HALVES}.items()}
+    return max(counts, key=lambda name: counts[name])
 
 
 def _name(message: memoryview, field: int) -> str:

@@ -1,6 +1,6 @@
 """A path becomes a model: the ONNX file, what its graph says, and its card, written or made.
 
-Owns the choice of card and input size. Runs nothing.
+Owns the choice of card, variant and input size. Runs nothing.
 """
 
 import ast
@@ -13,7 +13,7 @@ from typing import Literal
 
 import msgspec
 
-from edge.contract.card import InputSpec, ModelCard, read_card
+from edge.contract.card import InputSpec, ModelCard, Precision, Variant, read_card
 from edge.contract.errors import UnusableError
 from edge.contract.samples import plain_text
 from edge.detector.graph import Graph, Port, read_graph
@@ -36,7 +36,11 @@ class ModelFile:
         sha256: of its bytes, in hexadecimal.
         graph: what it says of itself.
         image: the graph's image input, four-dimensional.
-        card: the card that stands beside it and names it, None when there is none.
+        card: the card that stands beside it and names it, None when there is none. Of a variant its input is the
+            variant's.
+        variant: the name of the variant that this is; "" for the card's own file.
+        precision: the variant's; `f32` for the card's own file.
+        runtimes: those on which the variant was measured; () where any will do.
     """
 
     path: Path
@@ -44,6 +48,9 @@ class ModelFile:
     graph: Graph
     image: Port
     card: ModelCard | None
+    variant: str = ""
+    precision: Precision = "f32"
+    runtimes: tuple[str, ...] = ()
 
 
 def find_starter() -> Path:
@@ -56,21 +63,29 @@ def find_starter() -> Path:
     raise UnusableError(msg)
 
 
-def read_model(model: Path | None) -> ModelFile:
-    """Read a model: an ONNX file, a folder with a card, or None for the starter.
+def read_model(model: Path | None, *, variant: str = "") -> ModelFile:
+    """Read a model: an ONNX file, a folder with a card, or None for the starter; or a variant that its card lists.
 
-    Raises `UnusableError` when there is no such file, when it is no ONNX model that takes one image, or when its
-    sha256 is not the one that its card states.
+    Raises `UnusableError` when there is no such file or variant, when it is no ONNX model that takes one image, or when
+    its sha256 is not the one that its card states.
     """
     path = _onnx_file(find_starter() if model is None else model)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        msg = f"cannot read the model {path}: {error.strerror}"
-        raise UnusableError(msg) from error
+    if variant:
+        return _read_variant(path, variant)
+    content = _content(path)
     graph = read_graph(path, content)
     sha256 = hashlib.sha256(content).hexdigest()
     return ModelFile(path, sha256, graph, _image_input(path, graph), _card_beside(path, sha256))
+
+
+def find_variant(card: ModelCard, name: str) -> Variant:
+    """Return the variant of a name. Raises `UnusableError`, naming those there are, when the card has none such."""
+    for one in card.variants:
+        if one.name == name:
+            return one
+    known = ", ".join(one.name for one in card.variants) or "none"
+    msg = f"{card.release} has no variant {name!r}; it has: {known}"
+    raise UnusableError(msg)
 
 
 def choose_size(model: ModelFile, wanted: Size | None, default: InputSpec) -> Size:
@@ -149,6 +164,40 @@ def _onnx_file(model: Path) -> Path:
         msg = f"the folder {model} holds no {CARD_NAME} and {len(found)} ONNX files; name the file"
         raise UnusableError(msg)
     return found[0]
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        msg = f"cannot read the model {path}: {error.strerror}"
+        raise UnusableError(msg) from error
+
+
+def _read_variant(path: Path, name: str) -> ModelFile:
+    """Read a variant of the card that names the file at `path`."""
+    beside = path.parent / CARD_NAME
+    card = read_card(beside) if beside.is_file() else None
+    if card is None or card.file != path.name:
+        msg = f"{path} has no {CARD_NAME} beside it that could list a variant {name!r}"
+        raise UnusableError(msg)
+    variant = find_variant(card, name)
+    if Path(variant.file).name != variant.file:
+        msg = f"{beside} names the file {variant.file!r} for the variant {name}; it must stand beside the card"
+        raise UnusableError(msg)
+    file = path.parent / variant.file
+    content = _content(file)
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != variant.sha256:
+        hashes = f"its sha256 is {sha256[:12]}..., not {variant.sha256[:12]}..."
+        msg = f"{file} is not the variant {name} that {beside} describes: {hashes}"
+        raise UnusableError(msg)
+    if variant.input:
+        width, height = parse_size(variant.input)
+        card = msgspec.structs.replace(card, input=msgspec.structs.replace(card.input, width=width, height=height))
+    graph = read_graph(file, content)
+    image = _image_input(file, graph)
+    return ModelFile(file, sha256, graph, image, card, name, variant.precision, variant.runtimes)
 
 
 def _card_beside(path: Path, sha256: str) -> ModelCard | None:

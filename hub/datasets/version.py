@@ -5,16 +5,20 @@ Laws:
 1. The digest is of all that a training can see: labels, recipe, and of every member its sha256, its split, its
    boxes and what was looked for. The same content has the same digest; a folder whose content has another one than it
    says is refused.
-2. A folder is whole or not there: it is written beside its place, flushed, and renamed.
+2. A folder is whole or not there: it is written beside its place, flushed, and renamed. What a killed process has left
+   there is removed by the next that writes: the lock of who is writing says whose it is.
 3. What was looked for is said: where a label of `Member.labels` has no box there is none; of any other label nothing is
    known.
 4. Of every box is known who says so.
 """
 
+import fcntl
 import hashlib
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -31,6 +35,7 @@ Plain = str | int | float | bool | list[str | int]
 MANIFEST: Final = "version.json"
 IMAGES: Final = "images"
 SCHEMA: Final = 1
+_PART: Final = re.compile(r"\.[^/]+\.[0-9]+\.part")
 _STEM = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,199}\Z"
 
 
@@ -155,25 +160,39 @@ def write_version(version: Version, folder: Path, *, jpeg_of: Callable[[Member],
     if folder.exists():
         msg = f"{folder} is there already; a dataset version is never changed: name another folder"
         raise UnusableError(msg)
+    remove_parts(folder.parent)
     beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     try:
-        (beside / IMAGES).mkdir(parents=True)
-        for member in version.members:
-            jpeg = jpeg_of(member)
-            if hashlib.sha256(jpeg).hexdigest() != member.sha256:
-                msg = f"the picture {member.name} is not the one that was chosen: its sha256 differs"
-                raise UnusableError(msg)
-            _write(beside / IMAGES / f"{member.name}.jpg", jpeg)
-        _write(beside / MANIFEST, msgspec.json.format(msgspec.json.encode(version), indent=1))
-        _flush(beside / IMAGES)
-        _flush(beside)
-        beside.rename(folder)
-        _flush(folder.parent)
+        beside.mkdir(parents=True)
+        with _locked(beside):
+            (beside / IMAGES).mkdir()
+            for member in version.members:
+                jpeg = jpeg_of(member)
+                if hashlib.sha256(jpeg).hexdigest() != member.sha256:
+                    msg = f"the picture {member.name} is not the one that was chosen: its sha256 differs"
+                    raise UnusableError(msg)
+                _write(beside / IMAGES / f"{member.name}.jpg", jpeg)
+            _write(beside / MANIFEST, msgspec.json.format(msgspec.json.encode(version), indent=1))
+            _flush(beside / IMAGES)
+            _flush(beside)
+            beside.rename(folder)
+            _flush(folder.parent)
     except OSError as error:
         msg = f"cannot write the dataset version {folder}: {error.strerror}"
         raise UnusableError(msg) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote a version have left in a folder."""
+    for path in folder.glob(".*.part") if folder.is_dir() else ():
+        if _PART.fullmatch(path.name) and path.is_dir() and {one.name for one in path.iterdir()} <= {IMAGES, MANIFEST}:
+            try:
+                with _locked(path):
+                    shutil.rmtree(path, ignore_errors=True)
+            except OSError:  # someone is writing it
+                continue
 
 
 def read_version(folder: Path) -> Version:
@@ -205,6 +224,17 @@ def read_jpeg(folder: Path, member: Member) -> bytes:
         msg = f"{path} was changed after it was frozen"
         raise UnusableError(msg)
     return jpeg
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder. Raises `OSError` when another process does."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -1,1 +1,1 @@
-"""Smaller numbers for a model, where they cost little and bring speed."""
+"""8-bit variants of a released model: made, searched for what must stay in float, judged, and listed in its card."""

@@ -2,11 +2,13 @@
 
 *Blur*: every annotated object of 96 pixels or more, blurred by a known amount: a Gaussian (`defocus`) or a straight
 smear in one of four directions (`motion_blur`, which counts only with the right direction), pixels at the scale of
-edge.blur; with noise and with less light. *Noise*: the surroundings of every object, as they are and with noise added.
+edge.detector.blur; with noise and with less light. *Noise*: the surroundings of every object, as they are and with
+noise added.
 *Grey*: every image as it is, and made grey as cameras do at night: with JPEG, with a weak tint, dark.
 
-The smoothing of edge.blur and the blocks of `noise_sigma` were chosen on the images of even number; what is printed of
-blur and noise is of those of odd number. The thresholds are older, and some of their choice saw objects of both.
+The smoothing of edge.detector.blur and the blocks of `noise_sigma` were chosen on the images of even number; what is
+printed of blur and noise is of those of odd number. The thresholds are older, and some of their choice saw objects of
+both.
 
     python -m tests.benchmarks.bench_tags
 """
@@ -20,9 +22,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edge.blur import MIN_SIDE_PX, edge_spreads
-from edge.fingerprint import measure_light, noise_sigma
-from edge.tags import NOISY, TALL, WIDE, is_grayscale, object_tags, told_of_blur
+from edge.detector.blur import MIN_SIDE_PX, edge_spreads
+from edge.detector.light import is_grayscale, measure_light, noise_sigma
+from edge.tags import NOISY, TALL, WIDE, object_tags, told_of_blur
 
 COCO = Path(__file__).resolve().parents[3] / "shared" / "data" / "coco128"
 AROUND_PX = 32

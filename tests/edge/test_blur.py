@@ -1,4 +1,4 @@
-"""What edge.blur says of made pictures whose blur is known, and of real crops that were blurred by a known amount."""
+"""What edge.detector.blur says of made pictures whose blur is known, and of real crops blurred by a known amount."""
 
 import itertools
 import math
@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.blur import MAX_NOISE, MIN_SIDE_PX, NO_SPREADS, edge_spreads
-from edge.fingerprint import noise_sigma
+from edge.detector.blur import MAX_NOISE, MIN_SIDE_PX, NO_SPREADS, edge_spreads
+from edge.detector.light import noise_sigma
 from edge.tags import object_tags, told_of_blur
 from tests.benchmarks.bench_tags import COCO, DIRECTIONS, bell, crops, seen, smear
 from tests.edge.test_tags import PLAIN

@@ -1,4 +1,4 @@
-"""The laws of edge.fingerprint, and what its figures mean on made pictures."""
+"""The laws of edge.fingerprint and edge.detector.light, and what its figures mean on made pictures."""
 
 import math
 
@@ -9,13 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from edge.detector.light import measure_light, noise_sigma
 from edge.fingerprint import (
     HASH_BYTES,
     crop_with_context,
     fingerprint,
     level_hash,
-    measure_light,
-    noise_sigma,
     perceptual_hash,
     quantize_features,
 )

@@ -10,14 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import edge.blur
+import edge.detector.blur
+import edge.detector.light
 import edge.tags
-from edge.blur import Spreads
 from edge.contract.samples import Light
 from edge.contract.tags import DEVICE_TAGS
-from edge.fingerprint import measure_light
+from edge.detector.blur import Spreads
+from edge.detector.light import is_grayscale, measure_light
 from edge.miners import suspect
-from edge.tags import is_grayscale, object_tags
+from edge.tags import object_tags
 
 SIZES = {"tiny", "small", "medium", "big"}
 ACROSS = {"left", "middle", "right"}
@@ -269,8 +270,8 @@ def test_the_document_the_contract_and_the_code_know_the_same_tags():
         ("bright", [edge.tags.BRIGHT]),
         ("flat", [edge.tags.FLAT]),
         ("noisy", [edge.tags.NOISY]),
-        ("grayscale", [edge.tags.GRAYSCALE_CHROMA, edge.tags.GRAYSCALE_TINT]),
-        ("defocus", [edge.tags.DEFOCUS_PX, edge.blur.MIN_SIDE_PX]),
+        ("grayscale", [edge.detector.light.GRAYSCALE_CHROMA, edge.detector.light.GRAYSCALE_TINT]),
+        ("defocus", [edge.tags.DEFOCUS_PX, edge.detector.blur.MIN_SIDE_PX]),
         ("motion_blur", [edge.tags.MOTION_PX, edge.tags.MOTION_RATIO]),
         ("crowded", [edge.tags.CROWDED, edge.tags.CROWDED_REACH]),
         ("occluded", [100 * edge.tags.OCCLUDED_SHARE, edge.tags.SAME_IOU]),

@@ -1,4 +1,5 @@
-"""The whole circle as a new user walks it: `hub demo`, its batch to an annotator and back, audited, counted, told back.
+"""The whole circle as a new user walks it: `hub demo`, its batch to an annotator and back, audited, counted, told back;
+and the answered batch to a candidate: trained, evaluated, quantized, and refused.
 
 Nobody is here to annotate. What the people of the demo's clip are is known from the clip as it was recorded, in which
 the detector looks closer than any camera of the demo does: 512x512, in tiles. A frame of the dark or the noisy camera
@@ -7,6 +8,9 @@ them. So the audit is asked about pictures that its model sees far worse than th
 """
 
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -124,6 +128,54 @@ def test_a_batch_goes_out_and_comes_back_and_is_audited_and_told_back(demo: Path
     assert "to train on" in run("hub dataset health --out health", demo), "exit 0: no test image has a near-duplicate"
     assert len(list((demo / "health").glob("*.png"))) >= 4
     run("hub check", demo)
+
+
+def test_a_batch_becomes_a_candidate_that_the_gate_refuses(demo: Path, known, tmp_path: Path) -> None:
+    """Frozen, trained for a few steps, measured, quantized, tuned; and refused: so few steps prove nothing."""
+    hub = tmp_path / "hub"
+    shutil.copytree(demo, hub)
+    back, _ = returned(hub / "batch-1" / "annotations.xml", known.__getitem__, seed=1, wrong=0)
+    run(f"hub labels import {back} --batch 1 --annotator ann", hub)
+    with Store.open(hub / "hub.db", create=False) as store:
+        spot = store.batch(1).weak_spot_id
+    trained = json.loads(
+        run(
+            f"hub train --weakspot {spot} --input 192x160 --steps 4 --batch 6 --out candidate --json",
+            hub,
+            timeout_s=300,
+        )
+    )
+    assert trained["steps"] == 4
+    frozen = json.loads(run("hub dataset show 1 --json", hub))
+    assert {"person", "self"} <= frozen["by"].keys()
+    assert "1" in run("hub dataset list", hub)
+    run("hub dataset sheet 1 --out sheet.png", hub)
+    assert cv2.imread(str(hub / "sheet.png")) is not None
+
+    starter = ROOT / "models" / "starter"
+    run(f"hub evaluate candidate --against {starter} --dataset 1 --input 192x160 --out report", hub)
+    assert (hub / "report" / "evaluation.json").is_file()
+    assert len(list((hub / "report").glob("*.png"))) >= 3
+    run(f"hub sweep candidate --against {starter} --dataset 1 --sizes 128x96,192x160 --keep 0.01 --out sweep", hub)
+    quantized = hub / "candidate" / "quantization.json"
+    worth = run_as(("hub", "quantize", "candidate", "--dataset", "1"), hub)
+    assert worth in {0, 1}, "1: nothing is faster here"
+    assert quantized.is_file()
+    run("edge model check candidate", hub)
+    tuned = json.loads(run("edge tune candidate --seconds 5 --json", hub))
+    assert tuned["picked"]
+    refused = run(f"hub gate candidate --against {starter} --dataset 1 --weakspot {spot}", hub, expect=1)
+    assert "weak spot" in refused
+    with Store.open(hub / "hub.db", create=False) as store:
+        assert store.spots.one(spot).state == "annotated", "nothing moves"
+    run("hub check", hub)
+
+
+def run_as(words: tuple[str, ...], folder: Path) -> int:
+    """Run a command and return its status."""
+    return subprocess.run(
+        [sys.executable, "-m", *words], cwd=folder, capture_output=True, timeout=300, check=False
+    ).returncode
 
 
 def names_of(demo: Path) -> dict[str, str]:

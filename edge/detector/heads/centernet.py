@@ -40,12 +40,12 @@ def recognises(shapes: Shapes, input_size: Size) -> bool:
 
 def class_count(shapes: Shapes) -> int:
     """Return the heatmap's channels. See `Head`."""
-    return shapes[_names(shapes)[0]][1]
+    return shapes[names(shapes)[0]][1]
 
 
 def decode(outputs: Outputs, *, input_size: Size, score_threshold: float) -> Detections:
     """Return the boxes at the heatmap's peaks. See `Head`."""
-    heatmap_name, sides_name = _names({name: array.shape for name, array in outputs.items()})
+    heatmap_name, sides_name = names({name: array.shape for name, array in outputs.items()})
     heatmap: Floats = outputs[heatmap_name][0]
     sides: Floats = outputs[sides_name][0]
     grid = _grid(heatmap.shape[1], heatmap.shape[2], stride=input_size[0] // heatmap.shape[2])
@@ -95,8 +95,8 @@ def _grid(rows: int, columns: int, *, stride: int) -> _Grid:
     return _Grid(rows * columns, steps, place.astype(np.float32))
 
 
-def _names(shapes: Shapes) -> tuple[str, str]:
-    """Return the heatmap's and the sides' names."""
+def names(shapes: Shapes) -> tuple[str, str]:
+    """Return the heatmap's and the sides' names. Raises `UnusableError` when there are no two such maps."""
     pair = _pair(shapes)
     if pair is None:
         raise wrong_layout(NAME, LAYOUT, shapes)

@@ -39,7 +39,7 @@ _FIXED_COLUMNS = 5
 def recognises(shapes: Shapes, input_size: Size) -> bool:
     """Return whether the only output has one row for each cell. See `Head`."""
     rows, columns = only_table(shapes) or (0, 0)
-    return columns > _FIXED_COLUMNS and _strides(rows, input_size) is not None
+    return columns > _FIXED_COLUMNS and strides_of(rows, input_size) is not None
 
 
 def class_count(shapes: Shapes) -> int:
@@ -67,28 +67,28 @@ def decode(outputs: Outputs, *, input_size: Size, score_threshold: float) -> Det
 
 def _in_pixels(rows: Floats, *, cell: NDArray[np.intp], input_size: Size) -> Floats:
     """Return centre and size of the cells in input pixels, whichever export this is."""
-    strides = _strides(len(rows), input_size)
+    strides = strides_of(len(rows), input_size)
     if strides is None:
         width, height = input_size
         msg = f"the head {NAME} needs a row for each cell, but no grid over {width}x{height} has {len(rows)} cells"
         raise UnusableError(msg)
     coarsest = rows[-cell_count(input_size, strides[-1:]) :]
-    if _is_decoded(coarsest, input_width=input_size[0]):
+    if is_decoded(coarsest, input_width=input_size[0]):
         return rows[cell, :4]
-    place, stride = _grid(input_size, strides)
+    place, stride = grid_of(input_size, strides)
     centre = (rows[cell, :2] + place[cell]) * stride[cell]
     with np.errstate(over="ignore"):  # a broken model's infinity is dropped by the detector
         size = np.exp(rows[cell, 2:4]) * stride[cell]
     return np.concatenate([centre, size], axis=1)
 
 
-def _is_decoded(rows: Floats, *, input_width: int) -> bool:
-    """Tell the exports apart by these cells' centres: spread over the input, or all near 0."""
+def is_decoded(rows: Floats, *, input_width: int) -> bool:
+    """Return whether rows `[cells, 5 + classes]` are in pixels already: their centres are spread, not all near 0."""
     x = rows[np.isfinite(rows[:, 0]), 0]
     return len(x) > 0 and bool(np.median(x) > input_width / 8)
 
 
-def _grid(input_size: Size, strides: tuple[int, ...]) -> tuple[Floats, Floats]:
+def grid_of(input_size: Size, strides: tuple[int, ...]) -> tuple[Floats, Floats]:
     """Return every cell's column and row `[cells, 2]`, and its stride `[cells, 1]`."""
     width, height = input_size
     places, scales = [], []
@@ -99,5 +99,6 @@ def _grid(input_size: Size, strides: tuple[int, ...]) -> tuple[Floats, Floats]:
     return np.concatenate(places).astype(np.float32), np.concatenate(scales).astype(np.float32)
 
 
-def _strides(cells: int, input_size: Size) -> tuple[int, ...] | None:
+def strides_of(cells: int, input_size: Size) -> tuple[int, ...] | None:
+    """Return the strides whose grids over an input of (width, height) have so many cells; None: no known ones do."""
     return next((strides for strides in _STRIDES if cell_count(input_size, strides) == cells), None)

@@ -7,8 +7,9 @@ ONNX Runtime, on two cores of a Xeon with AVX-512. GPU providers belong to ONNX 
 import importlib.util
 import sys
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
+from edge.contract.card import Precision
 from edge.contract.errors import UnusableError
 from edge.detector.runtime import Binding, Runtime, RuntimeOptions
 
@@ -30,6 +31,9 @@ def open_runtime(path: Path, binding: Binding, *, options: RuntimeOptions | None
     options = options or RuntimeOptions()
     if options.threads is not None and options.threads < 1:
         msg = f"threads must be at least 1, got {options.threads}"
+        raise UnusableError(msg)
+    if options.precision not in get_args(Precision):
+        msg = f"there is no precision {options.precision!r}; known: {', '.join(get_args(Precision))}"
         raise UnusableError(msg)
     name = _choose(options)
     if name == "openvino":

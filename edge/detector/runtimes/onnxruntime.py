@@ -1,4 +1,4 @@
-"""ONNX Runtime: CPU by default; CUDA and TensorRT when asked for and usable.
+"""ONNX Runtime: CPU by default; CUDA and TensorRT when asked for and usable. It multiplies in the numbers of the file.
 
 The GPU paths follow ONNX Runtime's documented provider options. What this process really runs on is read back from
 `session.get_providers()`, because ONNX Runtime drops a provider that it cannot load and goes on without it.
@@ -16,7 +16,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from edge.contract.errors import UnusableError
 from edge.detector.detections import Floats
-from edge.detector.runtime import Binding, Outputs, RuntimeOptions
+from edge.detector.runtime import HALVES, Binding, Outputs, RuntimeOptions
 
 _LOG = logging.getLogger(__name__)
 _ERRORS_TOO, _FATAL_ONLY = 3, 4
@@ -51,6 +51,12 @@ class OnnxRuntime:
         self.version: str = onnxruntime.__version__
         self._binding = binding
         self._feeds: dict[str, Any] = dict(binding.constants)
+        if HALVES.get(options.precision, binding.floats) != binding.floats:
+            msg = (
+                f"onnxruntime multiplies in the numbers of the file, and {path} is {binding.floats}: "
+                f"{options.precision} needs OpenVINO, or a file of its own"
+            )
+            raise UnusableError(msg)
         try:
             self._session = _open_session(path, options)
         except _ERRORS as error:

@@ -1,7 +1,7 @@
-"""OpenVINO on the CPU, in float32 so that it gives the boxes that every other runtime gives."""
+"""OpenVINO on the CPU, in float32 unless told otherwise, so that it gives the boxes that every other runtime gives."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import openvino
@@ -9,6 +9,8 @@ import openvino
 from edge.contract.errors import UnusableError
 from edge.detector.detections import Floats
 from edge.detector.runtime import Binding, Outputs, RuntimeOptions
+
+_CAPABILITY: Final = {"bf16": "BF16", "f16": "FP16"}
 
 
 class OpenvinoRuntime:
@@ -23,7 +25,7 @@ class OpenvinoRuntime:
         settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": options.thread_count,
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": "f32" if options.precision == "int8" else options.precision,
         }
         if options.cache_dir is not None:
             settings["CACHE_DIR"] = str(options.cache_dir)
@@ -54,6 +56,11 @@ class OpenvinoRuntime:
 def _compile(path: Path, binding: Binding, settings: dict[str, Any]) -> Any:
     """Fix the graph to its input shape, which is what makes a dynamic one fast, and compile it."""
     vendor = openvino.Core()
+    needed = _CAPABILITY.get(settings["INFERENCE_PRECISION_HINT"])
+    able = vendor.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if needed is not None and needed not in able:  # OpenVINO would do it in float32, without a word
+        msg = f"this CPU cannot multiply in {settings['INFERENCE_PRECISION_HINT']}"
+        raise UnusableError(msg)
     model = vendor.read_model(str(path))
     shapes: dict[str, Any] = {name: list(array.shape) for name, array in binding.constants.items()}
     model.reshape({binding.image: list(binding.shape), **shapes})

@@ -58,7 +58,7 @@ NO_SPREADS: Final = Spreads(None, None, None, None)
 def edge_spreads(gray: Gray, *, noise: float) -> Spreads:
     """Return how far the edges of a grey crop `[height, width]` are spread.
 
-    `noise` is its `edge.fingerprint.noise_sigma`, grey levels. A crop that is too small or too noisy has no spreads.
+    `noise` is its `edge.detector.light.noise_sigma`, grey levels. A crop that is too small or too noisy has no spreads.
     """
     scale = MIN_SIDE_PX / min(gray.shape) if gray.size else math.inf
     noise *= max(0.5, min(1.0, scale))  # neighbours' noise is alike after a codec: it averages out less than on paper

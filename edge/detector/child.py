@@ -1,0 +1,84 @@
+"""A process of our own that answers questions, so that its death or its silence is an answer too.
+
+A vendor's native code can crash or hang; only a process of its own keeps that from whoever asks. Question and answer
+are one line each, through the child's standard input and output.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Final, Self
+
+from edge.contract.errors import UnusableError
+
+_CHUNK: Final = 65536
+_LONGEST: Final = 300
+
+
+class Child:
+    """A running process. Leaving the context ends it."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
+        self._process = subprocess.Popen(  # noqa: S603 - our own module
+            list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._complaints, bufsize=0
+        )
+        self._rest = b""
+
+    def __enter__(self) -> Self:
+        """Return the child."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End it."""
+        self.close()
+
+    def ask(self, question: bytes, *, within_s: float) -> bytes:
+        """Return the line that answers a line. Raises `UnusableError` when it dies or does not answer in time."""
+        asked, answered = self._process.stdin, self._process.stdout
+        assert asked is not None
+        assert answered is not None
+        end = time.monotonic() + within_s
+        try:
+            asked.write(question + b"\n")
+        except BrokenPipeError as error:
+            raise UnusableError(self._death()) from error
+        while b"\n" not in self._rest:
+            left = end - time.monotonic()
+            if left <= 0 or not select.select([answered], [], [], left)[0]:
+                self._process.kill()
+                msg = f"it did not answer within {within_s:.0f} s"
+                raise UnusableError(msg)
+            chunk = os.read(answered.fileno(), _CHUNK)
+            if not chunk:
+                raise UnusableError(self._death())
+            self._rest += chunk
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line
+
+    def close(self) -> None:
+        """End the process, whatever it does."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+        self._complaints.close()
+
+    def _death(self) -> str:
+        """Return how the process ended, and the last line of its complaints."""
+        status = self._process.wait()
+        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        self._complaints.seek(0)
+        lines = self._complaints.read().decode(errors="replace").split("\n")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return f"its process {how}{f': {last[:_LONGEST]}' if last else ''}"

@@ -1,0 +1,119 @@
+"""Quantization-aware fine-tuning: the weights learn to give float32's outputs through 8 bits.
+
+Every tensor that the file reads in 8 bits is rounded to the file's own grid on the way through the graph; the gradient
+passes the rounding as if it were not there, and stops where a value is clipped (Jacob et al., CVPR 2018). The float32
+model is the teacher, on the calibration pictures; no label is used. The grids stay as they were calibrated, so the
+answer fits the file.
+
+Law: on the calibration pictures the answer is no farther from float32 than what it began with.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edge.contract.errors import UnusableError
+from hub.quantization.layers import Grid, Model, float_weights, grids
+from hub.train.graph import Seen, TorchGraph
+
+STEPS: Final = 200
+BATCH: Final = 8
+RATE: Final = 2e-5
+
+Tensor = Any
+
+
+def fine_tuned(
+    path: Path,
+    *,
+    quantized: Model,
+    original: Model,
+    tensors: Sequence[NDArray[np.float32]],
+    steps: int = STEPS,
+    seed: int = 0,
+    on_step: Callable[[int, int], None] = lambda _done, _steps: None,
+) -> dict[str, NDArray[np.float32]]:
+    """Return weights by their names in the original file, for `layers.with_weights`.
+
+    Args:
+        path: of the original, float32.
+        quantized: the file in 8 bits, whose grids are kept.
+        original: the same in float32.
+        tensors: input tensors of pictures, `[1, ...]` each.
+        steps: of `BATCH` pictures each.
+        seed: of which pictures.
+        on_step: is told steps done, and of how many.
+
+    Raises `UnusableError` when the graph cannot be trained through or the loss is not finite.
+    """
+    teacher, student = TorchGraph.open(path, trained=False), TorchGraph.open(path)
+    begin = student.state()
+    corrected = float_weights(quantized, original)
+    student.load({name: corrected[name].astype(np.float32) if name in corrected else begin[name] for name in begin})
+    rounding = _rounding(grids(quantized, original))
+    first, before = student.state(), _mean_apart(student, teacher, tensors, rounding)
+    optimizer = torch.optim.Adam(student.parameters(), lr=RATE)
+    drawn = np.random.default_rng(seed)
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * 0.5 * (1 + np.cos(np.pi * step / steps))
+        picked = drawn.choice(len(tensors), size=min(BATCH, len(tensors)), replace=False)
+        images = torch.from_numpy(np.concatenate([tensors[at] for at in picked]))
+        optimizer.zero_grad()
+        loss = _apart(student(images, seen=rounding), teacher(images))
+        if not torch.isfinite(loss):
+            msg = "the loss of the quantization-aware fine-tune is not finite; nothing is written"
+            raise UnusableError(msg)
+        loss.backward()
+        optimizer.step()
+        on_step(step + 1, steps)
+    return student.state() if _mean_apart(student, teacher, tensors, rounding) < before else first
+
+
+def _mean_apart(student: TorchGraph, teacher: TorchGraph, tensors: Sequence[NDArray[np.float32]], seen: Seen) -> float:
+    """Return the loss over all pictures."""
+    parts = []
+    with torch.no_grad():
+        for at in range(0, len(tensors), BATCH):
+            images = torch.from_numpy(np.concatenate(tensors[at : at + BATCH]))
+            parts.append(float(_apart(student(images, seen=seen), teacher(images))))
+    return float(np.mean(parts))
+
+
+def _rounding(known: Mapping[tuple[str, str], Grid]) -> Seen:
+    """Return what puts a tensor that a node reads on its grid."""
+    ready = {
+        place: (torch.from_numpy(grid.scale.copy()), torch.from_numpy(grid.zero.copy()), grid)
+        for place, grid in known.items()
+        if grid.high <= 255  # biases in 32 bits lose nothing
+    }
+
+    def seen(node: str, name: str, tensor: Tensor) -> Tensor:
+        place = ready.get((node, name))
+        if place is None:
+            return tensor
+        scale, zero, grid = place
+        if grid.axis is not None:
+            shape = [1] * tensor.ndim
+            shape[grid.axis] = -1
+            scale, zero = scale.reshape(shape), zero.reshape(shape)
+        low, high = (grid.low - zero) * scale, (grid.high - zero) * scale
+        clipped = torch.minimum(torch.maximum(tensor, low), high)
+        rounded = torch.round(clipped / scale) * scale
+        return clipped + (rounded - clipped).detach()
+
+    return seen
+
+
+def _apart(outputs: Mapping[str, Tensor], meant: Mapping[str, Tensor]) -> Tensor:
+    """Return the error as a share of the power, the mean over the floating outputs: what the search ranks by."""
+    parts = [
+        ((outputs[name] - right) ** 2).sum() / (right**2).sum().clamp_min(1e-12)
+        for name, right in meant.items()
+        if right.is_floating_point()
+    ]
+    return torch.stack(parts).mean()

@@ -1,0 +1,61 @@
+"""The pictures whose ranges a quantization keeps: original field frames, letterboxed as on the device.
+
+Laws:
+
+1. Never a picture of the test split, never a noisy copy.
+2. Replay pictures only where there are fewer than `FEWEST` others.
+3. One version gives the same pictures at every call.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.contract.card import InputSpec
+from edge.contract.errors import UnusableError
+from edge.detector.letterbox import Letterbox, Size
+from hub.datasets.version import Member, Version, read_jpeg
+
+MOST: Final = 100
+FEWEST: Final = 30
+
+
+def pictures_to_calibrate(version: Version, *, most: int = MOST) -> tuple[Member, ...]:
+    """Return up to `most` pictures, spread over cameras and time. Raises `UnusableError` when there is none."""
+    originals = [one for one in version.members if one.split in {"train", "val"} and not one.copy_of]
+    field = [one for one in originals if one.labels or one.event_id]
+    replay = [one for one in originals if not (one.labels or one.event_id)]
+    chosen = spread(field, most)
+    if len(chosen) < FEWEST:
+        chosen = (*chosen, *spread(replay, min(FEWEST, most) - len(chosen)))
+    if not chosen:
+        msg = f"the dataset version {version.digest[:12]} has no picture in train or val to calibrate with"
+        raise UnusableError(msg)
+    return chosen
+
+
+def spread(members: Sequence[Member], most: int) -> tuple[Member, ...]:
+    """Return at most `most` of them, evenly over cameras and time."""
+    ordered = sorted(members, key=lambda one: (one.camera, one.captured_at_ms, one.name))
+    if len(ordered) <= most:
+        return tuple(ordered)
+    return tuple(ordered[int(at)] for at in np.linspace(0, len(ordered) - 1, max(most, 0)).round())
+
+
+def tensors_of(
+    folder: Path, members: Sequence[Member], *, spec: InputSpec, size: Size
+) -> tuple[NDArray[np.float32], ...]:
+    """Return the input tensors of pictures. Raises `UnusableError` for one that was changed or is none."""
+    letterbox = Letterbox(spec, input_size=size)
+    tensors = []
+    for member in members:
+        image = cv2.imdecode(np.frombuffer(read_jpeg(folder, member), np.uint8), cv2.IMREAD_COLOR)
+        if image is None:
+            msg = f"the picture {member.name} of {folder} is not an image"
+            raise UnusableError(msg)
+        tensors.append(letterbox(np.asarray(image, np.uint8))[0].copy())
+    return tuple(tensors)

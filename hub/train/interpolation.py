@@ -1,0 +1,134 @@
+"""How much of the new weights is released: between old and new lies a line, and validation chooses the place on it.
+
+Weights between two models of one family find nearly what the new one finds and forget less (Wortsman et al., "Robust
+fine-tuning of zero-shot models", CVPR 2022). Each place is judged as it would run: written as a model folder and opened
+by edge.detector.
+
+What is forgotten is seen on pictures without labels: their truth is what the old model sees when it may look closer.
+
+Laws:
+
+1. Of the shares that forget at most the recipe's tolerance, the one that finds most is chosen, of equals the larger.
+2. Where nothing was looked for on any validation picture, the recipe's own share stands for what is found; where there
+   is no picture without labels, nothing is known of forgetting, and its limit is not applied.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.detector.detector import open_detector
+from edge.detector.letterbox import Size
+from edge.detector.opening import ModelFile
+from hub.contact_sheet import decode_jpeg
+from hub.datasets.teaching import open_teacher, taught
+from hub.datasets.version import Member, read_jpeg
+from hub.evaluation.ap import precisions
+from hub.evaluation.columns import columns
+from hub.evaluation.seen import Seen, look
+from hub.train.recipe import Recipe
+
+Weights = dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chosen:
+    """What is released.
+
+    Attributes:
+        alpha: the share of the new weights; the rest is the old.
+        state: the weights.
+        validation: `found_A` and `kept_A`, AP50 at the share A (0: the old model) on labelled pictures and on pictures
+            for replay, and how many of each there were, as far as there were any.
+    """
+
+    alpha: float
+    state: Weights
+    validation: dict[str, float]
+
+
+class Interpolation:
+    """The validation pictures of one training."""
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        *,
+        folder: Path,
+        model: ModelFile,
+        input_size: Size,
+        recipe: Recipe,
+        threads: int,
+    ) -> None:
+        originals = [member for member in members if not member.copy_of]
+        self._folder, self._model, self._input_size = folder, model, input_size
+        self._recipe, self._threads = recipe, threads
+        self._labelled = [member for member in originals if member.labels]
+        self._replay = [member for member in originals if not member.labels]
+
+    def choose(self, old: Weights, new: Weights, write: Callable[[Weights], Path]) -> Chosen:
+        """Return the chosen weights. `write` makes a model folder, over the one before. Raises `UnusableError`."""
+        recipe = self._recipe
+        validation = {"labelled_pictures": float(len(self._labelled)), "replay_pictures": float(len(self._replay))}
+        if not self._labelled and not self._replay:
+            return Chosen(recipe.alpha, mixed(old, new, recipe.alpha), validation)
+        replay = self._with_truth()
+        found, kept = {}, {}
+        for alpha in (0.0, *recipe.alphas):
+            detector = open_detector(write(mixed(old, new, alpha)), input_size=self._input_size, threads=self._threads)
+            found[alpha] = seen_share(look(detector, self._folder, self._labelled))
+            kept[alpha] = seen_share(look(detector, self._folder, replay))
+            validation |= {
+                f"{name}_{alpha:g}": round(value, 4)
+                for name, value in (("found", found[alpha]), ("kept", kept[alpha]))
+                if not math.isnan(value)
+            }
+        alpha = best_share(recipe, found=found, kept=kept)
+        return Chosen(alpha, mixed(old, new, alpha), validation)
+
+    def _with_truth(self) -> list[Member]:
+        """Return the pictures for replay with what the old model sees when it may look closer."""
+        if not self._replay:
+            return []
+        teacher = open_teacher(self._model.path)
+        return [
+            msgspec.structs.replace(
+                member,
+                labels=teacher.labels,
+                boxes=taught(teacher, decode_jpeg(read_jpeg(self._folder, member))),
+                by="self",
+            )
+            for member in self._replay
+        ]
+
+
+def mixed(old: Weights, new: Weights, alpha: float) -> Weights:
+    """Return the weights at a share of the new."""
+    return {name: (old[name] + np.float32(alpha) * (new[name] - old[name])).astype(np.float32) for name in new}
+
+
+def seen_share(seen: Sequence[Seen]) -> float:
+    """Return AP50, each label by how many true boxes it has; NaN where there is none."""
+    if not seen:
+        return math.nan
+    by_label = precisions(columns(seen, labels=None))
+    boxes = Counter(box.label for one in seen for box in one.member.boxes if not box.ignored)
+    total = sum(boxes[label] for label in by_label)
+    return sum(one.ap50 * boxes[label] for label, one in by_label.items()) / total if total else math.nan
+
+
+def best_share(recipe: Recipe, *, found: dict[float, float], kept: dict[float, float]) -> float:
+    """Return the share that is chosen; see law 1 and 2. Where every share forgets too much, the smallest."""
+    shares = sorted(recipe.alphas)
+    fit = [one for one in shares if math.isnan(kept[0.0]) or kept[one] >= kept[0.0] - recipe.tolerance]
+    if not fit:
+        return shares[0]
+    if math.isnan(found[0.0]):
+        return max([one for one in fit if one <= recipe.alpha] or fit[:1])
+    return max(fit, key=lambda one: (round(found[one], 3), one))

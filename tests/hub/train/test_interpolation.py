@@ -1,0 +1,115 @@
+import hashlib
+import math
+
+import msgspec
+import numpy as np
+import pytest
+
+from hub.datasets.version import Member, make_version, write_version
+from hub.train.candidate import candidate_card, card_of, open_parent, write_model
+from hub.train.graph import TorchGraph
+from hub.train.interpolation import Interpolation, best_share, mixed
+from hub.train.recipe import Recipe
+from tests.hub.train.street_versions import jpegs, people, street_version
+
+RECIPE = Recipe(alphas=(0.4, 0.7, 1.0), alpha=0.8, tolerance=0.02)
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("found", "kept", "chosen"),
+    [
+        ((0.5, 0.6, 0.7, 0.8), (0.4, 0.4, 0.4, 0.4), 1.0),  # nothing is forgotten
+        ((0.5, 0.6, 0.7, 0.8), (0.4, 0.4, 0.39, 0.3), 0.7),  # the newest forgets too much
+        ((0.5, 0.7, 0.6, 0.6), (0.4, 0.4, 0.4, 0.4), 0.4),  # it finds less
+        ((0.5, 0.7, 0.7, 0.7), (0.4, 0.4, 0.4, 0.4), 1.0),  # of equals the newest
+        ((0.5, 0.6, 0.7, 0.8), (0.4, 0.3, 0.2, 0.1), 0.4),  # all forget too much: the gate says no, if any does
+        ((0.5, 0.6, 0.7, 0.8), (NAN, NAN, NAN, NAN), 1.0),  # nothing for replay: its limit is not applied
+        ((NAN, NAN, NAN, NAN), (0.4, 0.4, 0.4, 0.4), 0.7),  # nothing was looked for: at most the recipe's share
+        ((NAN, NAN, NAN, NAN), (0.4, 0.4, 0.3, 0.3), 0.4),
+    ],
+)
+def test_the_share_of_the_new(found, kept, chosen):
+    places = (0.0, *RECIPE.alphas)
+    by_place = ({**dict(zip(places, values, strict=True))} for values in (found, kept))
+    assert best_share(RECIPE, **dict(zip(("found", "kept"), by_place, strict=True))) == chosen
+
+
+def test_the_ends_of_the_line_are_the_two_models():
+    old, new = {"w": np.array([1, 2], np.float32)}, {"w": np.array([3, -2], np.float32)}
+    assert mixed(old, new, 0)["w"].tolist() == [1, 2]
+    assert mixed(old, new, 1)["w"].tolist() == [3, -2]
+    assert mixed(old, new, 0.5)["w"].tolist() == [2, 0]
+
+
+def a_version(folder, *, labelled, replay):
+    """The validation frames with labels, and the same ones without."""
+    made = street_version(folder.with_name("labelled"))
+    members = [member for member in made.of("val") if labelled]
+    content = {member.name: jpegs()[int(member.name[-3:])] for member in members}
+    for number in (150, 160) if replay else ():
+        jpeg = jpegs()[number]
+        name = f"replay-{number}"
+        content[name] = jpeg
+        members.append(Member(name=name, sha256=hashlib.sha256(jpeg).hexdigest(), width=384, height=288, split="val"))
+    version = make_version(members, labels=("person",), recipe={}, created_at_ms=0)
+    write_version(version, folder, jpeg_of=lambda member: content[member.name])
+    return version
+
+
+class Writer:
+    """Writes weights of the starter as a model folder, as a training does."""
+
+    def __init__(self, folder):
+        self.folder, self.parent = folder, open_parent(None)[0]
+        self.graph = TorchGraph.open(self.parent.path)
+        self.times = 0
+
+    def __call__(self, state):
+        self.times += 1
+        self.graph.load(state)
+        return write_model(self.folder, self.card, write_onnx=self.graph.write)
+
+    def card(self, onnx):
+        labels = card_of(self.parent).labels
+        return candidate_card(self.parent, onnx, name="made", input_size=(192, 192), labels=labels, source="a test")
+
+
+def chosen_of(folder, recipe, new_of, *, labelled=True, replay=True):
+    writer = Writer(folder / "model")
+    version = a_version(folder / "version", labelled=labelled, replay=replay)
+    old = writer.graph.state()
+    interpolation = Interpolation(
+        version.of("val"),
+        folder=folder / "version",
+        model=writer.parent,
+        input_size=(192, 192),
+        recipe=recipe,
+        threads=1,
+    )
+    return interpolation.choose(old, new_of(old), writer), writer
+
+
+def test_a_model_that_has_forgotten_all_is_released_at_the_least_share(tmp_path):
+    recipe = msgspec.structs.replace(RECIPE, alphas=(0.001, 1.0))
+    chosen, writer = chosen_of(tmp_path, recipe, lambda old: {name: array * 0 for name, array in old.items()})
+    assert chosen.alpha == 0.001
+    assert chosen.validation["kept_0"] > 0.1
+    assert chosen.validation["kept_1"] == chosen.validation["found_1"] == 0
+    assert writer.times == 3
+    assert set(chosen.state) == set(writer.graph.state())
+
+
+def test_without_validation_the_recipes_share_is_taken_unseen(tmp_path):
+    chosen, writer = chosen_of(tmp_path, RECIPE, dict, labelled=False, replay=False)
+    assert chosen.alpha == RECIPE.alpha
+    assert chosen.validation == {"labelled_pictures": 0, "replay_pictures": 0}
+    assert writer.times == 0
+
+
+def test_an_unchanged_model_is_as_good_at_every_share(tmp_path):
+    assert people()[150]
+    chosen, _ = chosen_of(tmp_path, RECIPE, dict, replay=False)
+    assert chosen.alpha == 1.0
+    assert chosen.validation["found_0"] == chosen.validation["found_1"] > 0.1
+    assert not any(name.startswith("kept") for name in chosen.validation)
