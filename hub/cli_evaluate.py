@@ -13,10 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from edge.contract.errors import UnusableError
 from edge.detector.opening import parse_size
-from hub.cli_options import Config, Database, Json
+from hub.cli_options import AgainstInput, Config, Database, Json
 from hub.datasets.finding import find_version
 from hub.evaluation.lines import report_lines
-from hub.evaluation.report import REPORT, OnImage, measure, write_report
+from hub.evaluation.report import REPORT, Baseline, OnImage, measure, write_report
 
 
 class Part(StrEnum):
@@ -39,6 +39,7 @@ def evaluate(
     input_size: Annotated[
         str, typer.Option("--input", metavar="WIDTHxHEIGHT", help="The input of both; else as their cards say.")
     ] = "",
+    against_input: AgainstInput = "",
     score_threshold: Annotated[
         float | None,
         typer.Option(min=0.01, max=1.0, help="From which score a box counts as found; else as the cards say."),
@@ -69,12 +70,14 @@ def evaluate(
     picture was changed or is broken, and when a model cannot be used.
     """
     size = parse_size(input_size) if input_size else None
+    running = parse_size(against_input) if against_input else None
+    baseline = Baseline(against, running) if against is not None else None
     folder = find_version(dataset, config=config, database=database)
     with _progress() as on_image:
         report = measure(
             folder,
             model=model,
-            against=against,
+            against=baseline,
             split=split.value,
             input_size=size,
             score_threshold=score_threshold,

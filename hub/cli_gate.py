@@ -11,9 +11,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from edge.contract.errors import UnusableError
-from hub.cli_options import Config, Database, Json
+from edge.detector.opening import parse_size
+from hub.cli_options import AgainstInput, Config, Database, Json
 from hub.config import find_database
 from hub.datasets.finding import find_version
+from hub.evaluation.report import Baseline
 from hub.gate import BUDGET, fixed_spots, hold, move_on, weak_spot_of
 from hub.gate_lines import gate_lines
 from hub.store import Store
@@ -31,6 +33,7 @@ def gate(
         int | None,
         typer.Option("--weakspot", metavar="ID", help="What it was made for; else as the dataset version says."),
     ] = None,
+    against_input: AgainstInput = "",
     budget: Annotated[
         float, typer.Option(min=0.0, max=100.0, help="Points of AP50 and recall that may be lost elsewhere.")
     ] = BUDGET,
@@ -62,7 +65,7 @@ def gate(
         task = progress.add_task("looking", total=None)
         report = hold(
             candidate,
-            against=against,
+            against=Baseline(against, parse_size(against_input) if against_input else None),
             version=version,
             weak_spot=number,
             fixed=fixed_spots(store) if store is not None else None,

@@ -11,6 +11,13 @@ Config = Annotated[Path, typer.Option("--config", "-c", help="The hub's configur
 Database = Annotated[
     Path | None, typer.Option("--database", "-d", help="The database itself, instead of the configuration's.")
 ]
+AgainstInput = Annotated[
+    str,
+    typer.Option(
+        metavar="WIDTHxHEIGHT",
+        help="The input at which BASELINE runs on the devices (`[model] input` of edge.toml); else its card's.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 

@@ -36,7 +36,7 @@ from edge.detector.written import write_whole
 from hub.datasets.version import read_version
 from hub.evaluation.compare import Change, Comparison, GroupChange
 from hub.evaluation.groups import FEW_OBJECTS, FEW_UNITS
-from hub.evaluation.report import OnImage, Report, measure
+from hub.evaluation.report import Baseline, OnImage, Report, measure
 from hub.quantization.report import REPORT as QUANTIZATION
 from hub.quantization.report import read_quantization
 from hub.store import Store
@@ -102,7 +102,7 @@ class GateReport(msgspec.Struct, frozen=True, kw_only=True):
 def hold(
     candidate: Path,
     *,
-    against: Path,
+    against: Baseline,
     version: Path,
     weak_spot: int | None,
     fixed: Mapping[int, str] | None,
@@ -114,7 +114,7 @@ def hold(
 
     Args:
         candidate: a folder with a card.
-        against: the baseline's folder or ONNX file.
+        against: what runs now.
         version: the folder of a dataset version.
         weak_spot: what it was made for; None for none.
         fixed: weak spots that are fixed, by number, with their names; None where no database tells.
@@ -128,8 +128,8 @@ def hold(
     if found.card is None or not candidate.is_dir():
         msg = f"{candidate} is no candidate's folder, with a model.json"
         raise UnusableError(msg)
-    if read_model(against).sha256 == found.sha256:
-        msg = f"{candidate} and {against} are the same model: name the release that it was trained from"
+    if read_model(against.model).sha256 == found.sha256:
+        msg = f"{candidate} and {against.model} are the same model: name the release that it was trained from"
         raise UnusableError(msg)
     report = measure(version, model=candidate, against=against, on_image=on_image)
     assert report.baseline is not None

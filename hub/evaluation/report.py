@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -54,11 +54,18 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     comparison: Comparison | None = None
 
 
+class Baseline(NamedTuple):
+    """What runs now: an ONNX file or a folder with a card, and its input on the devices; None: as its card says."""
+
+    model: Path
+    input_size: Size | None = None
+
+
 def measure(
     folder: Path,
     *,
     model: Path | None,
-    against: Path | None = None,
+    against: Baseline | None = None,
     split: Split = "test",
     input_size: Size | None = None,
     score_threshold: float | None = None,
@@ -71,7 +78,8 @@ def measure(
         model: an ONNX file or a folder with a card; None: the starter.
         against: the baseline; None: there is none.
         split: of the version.
-        input_size: of both models; None: as their cards say. Sizes of objects are told by the model's, for both.
+        input_size: of both models, unless the baseline has its own; None: as their cards say. Sizes of objects are told
+            by the model's, for both.
         score_threshold: of both models; None: as their cards say.
         on_image: called after each picture.
 
@@ -80,8 +88,9 @@ def measure(
     """
     version = read_version(folder)
     members = members_to_test(version, split)
-    paths = [model] if against is None else [model, against]
-    detectors = [open_detector(path, input_size=input_size) for path in paths]
+    detectors = [open_detector(model, input_size=input_size)]
+    if against is not None:
+        detectors.append(open_detector(against.model, input_size=against.input_size or input_size))
     for detector in detectors:
         require_labels(detector, members)
     steps, total = itertools.count(1), len(detectors) * len(members)

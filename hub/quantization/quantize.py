@@ -8,8 +8,10 @@ Laws:
 3. What was measured is written down, also of what was not listed.
 """
 
+import functools
 import hashlib
 import importlib.metadata
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,13 +216,13 @@ def _eight_bits(task: _Task, runtime: Runtime, floated: Floated) -> list[_Made]:
     method, vendor = _METHODS[runtime]
     task.watch.shown(f"{runtime}: calibrating ({method})", 0, 1)
     quantized = vendor(task.original, task.model.image.name, task.tensors)
-    plain, ranking = _searched(task, runtime, quantized, floated)
+    plain = _searched(task, runtime, quantized, floated)
     made = [plain]
     wanted = task.terms.steps > 0 and (plain.tried.fast or task.terms.keep_slow)
     if wanted and (task.terms.aware or not plain.tried.kept):
         task.watch.said(f"{runtime}: {plain.tried.why}; fine-tuning for 8 bits")
         try:
-            made.append(_fine_tuned(task, runtime, quantized, plain.tried, ranking=ranking, floated=floated))
+            made.append(_fine_tuned(task, runtime, quantized, plain.tried, floated=floated))
         except UnusableError as error:
             if task.terms.aware:
                 raise
@@ -229,26 +231,26 @@ def _eight_bits(task: _Task, runtime: Runtime, floated: Floated) -> list[_Made]:
     return [one if one is best else _Made(_dropped(one.tried)) for one in made]
 
 
-def _searched(task: _Task, runtime: Runtime, quantized: Model, floated: Floated) -> tuple[_Made, tuple[Layer, ...]]:
-    """Search which layers stay in float, and judge the file; the ranking is () where none was needed."""
+def _searched(task: _Task, runtime: Runtime, quantized: Model, floated: Floated) -> _Made:
+    """Search which layers stay in float, and judge the file."""
     known = layers(quantized, task.original)
     way = task.bench.ways(quantized, task.original, floated=floated, runtime=runtime, images=task.images)
-    aim = task.terms.budget * AIM
-    found = fewest((), way=way, budget=aim, slowest=task.terms.slowest)
-    ranking: tuple[Layer, ...] = ()
-    if not found.holds and found.fast:
+
+    def rank() -> tuple[Layer, ...]:
         tensors = task.tensors[:: max(1, len(task.tensors) // _RANKED_ON)][:_RANKED_ON]
         meant = [outputs_of(floated.detector, tensor) for tensor in tensors]
         done = iter(range(1, len(known) + 1))
-        ranking = ranked(
-            known,
-            way=way,
-            tensors=tensors,
-            meant=meant,
-            on_layer=lambda: task.watch.shown(f"{runtime}: ranking layers", next(done), len(known)),
-        )
-        task.watch.shown(f"{runtime}: choosing layers", 0, 1)
-        found = fewest(ranking, way=way, budget=aim, slowest=task.terms.slowest)
+        shown = functools.partial(task.watch.shown, f"{runtime}: ranking layers")
+        return ranked(known, way=way, tensors=tensors, meant=meant, on_layer=lambda: shown(next(done), len(known)))
+
+    tries = itertools.count(1)
+    found = fewest(
+        rank,
+        way=way,
+        budget=task.terms.budget * AIM,
+        slowest=task.terms.slowest,
+        on_try=lambda: task.watch.shown(f"{runtime}: choosing layers, try {next(tries)}", 0, 1),
+    )
     floats = tuple(layer.name for layer in found.float_layers)
     model = put_back(quantized, task.original, {node for layer in found.float_layers for node in layer.nodes})
     start = Tried(
@@ -260,25 +262,18 @@ def _searched(task: _Task, runtime: Runtime, quantized: Model, floated: Floated)
         float_layers=floats,
         chosen=found.judged,
     )
-    return _judged(task, start, model, floated), ranking
+    return _judged(task, start, model, floated)
 
 
-def _fine_tuned(
-    task: _Task,
-    runtime: Runtime,
-    quantized: Model,
-    plain: Tried,
-    *,
-    ranking: Sequence[Layer],
-    floated: Floated,
-) -> _Made:
+def _fine_tuned(task: _Task, runtime: Runtime, quantized: Model, plain: Tried, *, floated: Floated) -> _Made:
     """Fine-tune the weights with the layers in 8 bits that the search left there."""
     try:
         from hub.quantization.aware import fine_tuned
     except ModuleNotFoundError as error:
         msg = f'{error.name} is not installed; run: pip install "weakspot[train]"'
         raise UnusableError(msg) from error
-    floats = {node for layer in ranking if layer.name in plain.float_layers for node in layer.nodes}
+    known = layers(quantized, task.original)
+    floats = {node for layer in known if layer.name in plain.float_layers for node in layer.nodes}
     model = put_back(quantized, task.original, floats)
     weights = fine_tuned(
         task.model.path,

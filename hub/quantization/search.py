@@ -76,12 +76,19 @@ def ranked(
 
 
 def fewest(
-    ranking: Sequence[Layer], *, way: Ways, budget: float, slowest: float, on_try: Callable[[], None] = lambda: None
+    rank: Callable[[], Sequence[Layer]],
+    *,
+    way: Ways,
+    budget: float,
+    slowest: float,
+    on_try: Callable[[], None] = lambda: None,
 ) -> Found:
     """Put back the worst layers until no more than `budget` points are lost; `slowest` is the most time over float32's.
 
-    The answer holds, or is the last one that was fast enough, or the first when none was.
+    `rank` gives the layers, the most harmful first; it is asked only where 8 bits everywhere lose too much. The answer
+    holds, or is the one that lost the least of those that were fast enough, or the first when none was.
     """
+    ranking: Sequence[Layer] = ()
 
     def attempt(count: int) -> Found:
         floats = tuple(ranking[:count])
@@ -91,12 +98,15 @@ def fewest(
         return Found(floats, judged, judged.worst <= budget, opened.ratio() <= slowest)
 
     best = attempt(0)
+    if best.holds or not best.fast:
+        return best
+    ranking = rank()
     tried = 0
-    while not best.holds and best.fast and tried < len(ranking) - 1:
+    while tried < len(ranking) - 1:
         more = min(max(1, 2 * tried), len(ranking) - 1)
         found = attempt(more)
         if not found.fast:
-            return best
+            break
         if found.holds:
             return _between(tried, found, attempt)
         best, tried = (found if found.judged.worst < best.judged.worst else best), more

@@ -311,6 +311,7 @@ def _release(chosen: "Chosen", fit: "Fit", *, writer: _Writer, account: Account)
             folder=str(subject.folder),
             pictures=parts_of(subject.version),
             input=_spelled(subject.input_size),
+            parent_input=_spelled((parent.input.width, parent.input.height)),
             recipe=plain_recipe(subject.recipe),
             seed=subject.recipe.seed,
             threads=subject.threads,

@@ -123,11 +123,13 @@ def _next_lines(trained: Trained) -> list[str]:
     candidate, dataset = shlex.quote(trained.candidate), shlex.quote(trained.dataset)
     baseline = shlex.quote(trained.model) if trained.model else _starter()
     spot = f" --weakspot {trained.weak_spot}" if trained.weak_spot is not None else ""
+    training = trained.training
+    size = f" --against-input {training.input}" if training.input != training.parent_input else ""
     return [
         "next:",
-        *_command(f"hub evaluate {candidate}", f"--against {baseline}", f"--dataset {dataset}"),
+        *_command(f"hub evaluate {candidate}", f"--against {baseline}", f"--dataset {dataset}{size}"),
         *_command(f"hub quantize {candidate}", f"--dataset {dataset}"),
-        *_command(f"hub gate {candidate}", f"--against {baseline}", f"--dataset {dataset}{spot}"),
+        *_command(f"hub gate {candidate}", f"--against {baseline}", f"--dataset {dataset}{spot}{size}"),
     ]
 
 

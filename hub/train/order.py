@@ -31,7 +31,7 @@ from hub.train.lines import Trained
 from hub.train.own_trainer import OwnTrainer, train_by_command
 from hub.train.recipe import Recipe
 from hub.train.screen import Screen
-from hub.train.stopping import Stop, drop_signal_stack
+from hub.train.stopping import Stop
 from hub.train.training import Training
 
 if TYPE_CHECKING:
@@ -79,7 +79,6 @@ def carry_out(order: Order, *, screen: Screen, stop: Stop) -> Trained:
     if not order.command:
         _require_torch()
     parent, _ = open_parent(order.model, input_size=order.input_size)
-    drop_signal_stack()
     name = model_name(parent, order.name)
     folder, out = _given(order, name) if order.asked is None else _frozen(order, order.asked, name, screen)
     training = _trained(order, folder, out, screen=screen, stop=stop)

@@ -137,6 +137,7 @@ def train_by_command(
                 folder=str(version_folder),
                 pictures=parts_of(version),
                 input=spelled,
+                parent_input=f"{card_of(parent).input.width}x{card_of(parent).input.height}",
                 command=trainer.command,
                 seconds=seconds,
                 peak_bytes=_children_bytes(),

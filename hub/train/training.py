@@ -28,6 +28,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         dataset: the digest of the dataset version, `folder` where it was.
         pictures: how many were trained on, by origin: see `parts_of`.
         input: WIDTHxHEIGHT.
+        parent_input: that of the parent's card.
         recipe: every figure of it.
         command: the trainer that was run instead of the built-in one; "" for the built-in one.
         steps: done, of `planned`; fewer when it was stopped early.
@@ -49,6 +50,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     folder: str
     pictures: dict[str, int]
     input: str
+    parent_input: str
     recipe: dict[str, Any] = {}
     command: str = ""
     seed: int = 0

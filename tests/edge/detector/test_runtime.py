@@ -187,3 +187,19 @@ def test_openvino_reports_to_nobody() -> None:
         "sys.exit(sys.modules['openvino_telemetry'] is not None)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="signal stacks are asked for as on Linux")
+def test_openvino_leaves_no_small_signal_stack_behind():
+    """A signal stack of 11.8 kB makes SIGTERM a segmentation fault where the CPU has AMX."""
+    runtime = """
+import ctypes, sys
+from edge.detector.detector import open_detector
+open_detector(runtime="openvino", input_size=(64, 64))
+class Stack(ctypes.Structure):
+    _fields_ = (("pointer", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+stack = Stack()
+ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack))
+sys.exit(stack.size)
+"""
+    assert subprocess.run([sys.executable, "-c", runtime], check=False).returncode == 0

@@ -7,7 +7,7 @@ import pytest
 from onnx import numpy_helper
 
 from hub.quantization.layers import float_weights, grids, is_quantized, layers, put_back, with_weights
-from hub.quantization.vendors import by_nncf, by_onnxruntime
+from hub.quantization.vendors import by_nncf, by_onnxruntime, read_float
 from tests.hub.quantization.blobs import SIDE, blob_model
 
 RNG = np.random.default_rng(1)
@@ -61,3 +61,15 @@ def test_other_weights_arrive(original, quantized):
     heatmap = run(changed)[0]
     assert np.ptp(heatmap) < 1e-6  # what is left is the bias alone
     assert np.ptp(run(quantized)[0]) > 0.01
+
+
+@pytest.mark.parametrize("vendor", [by_nncf, by_onnxruntime])
+def test_a_file_of_an_older_opset_is_brought_forward(tmp_path, vendor):
+    """Exports of opset 11 are common; one scale a channel needs 13."""
+    path = blob_model(tmp_path / "m", opset=11) / "blobs.onnx"
+    model = read_float(path)
+    made = vendor(model, "images", TENSORS)
+    assert len(layers(made, model)) > 1
+    for ours, theirs in zip(run(put_back(made, model, set())), run(onnx.load(path)), strict=True):
+        assert ours.shape == theirs.shape
+        assert np.abs(ours - theirs).max() < 0.1 * max(1.0, np.abs(theirs).max())

@@ -8,9 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 
 import hub.cli
+from edge.detector.opening import find_starter, read_model
 from hub.store import Store
 from hub.train.asked import find_unfinished, remember
 from hub.train.checkpoint import CHECKPOINT
@@ -89,13 +91,27 @@ def test_a_training_says_what_went_in_what_it_cost_and_what_comes_next(run, vers
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_leaves_nothing(run, version, tmp_path, words, says) -> None:
-    from edge.detector.opening import find_starter
-
     status, printed, said = run(*(version if word == "V" else word for word in words))
     assert (status, printed) == (2, "")
     (line,) = said.splitlines()
     assert line.startswith(says.format(starter=find_starter() / "starter.onnx"))
     assert [path for path in tmp_path.rglob("*") if path.name != "candidates"] == []
+
+
+def test_an_operator_that_cannot_be_trained_through_is_named(run, version, tmp_path) -> None:
+    model = onnx.load(find_starter() / "starter.onnx")
+    output = model.graph.output[0].name
+    node = next(one for one in model.graph.node if output in one.output)
+    node.output[list(node.output).index(output)] = "before"
+    model.graph.node.append(onnx.helper.make_node("Celu", ["before"], [output], name="odd"))
+    names = {"names": str(dict(enumerate(read_model(None).card.labels)))}
+    onnx.helper.set_model_props(model, names)
+    onnx.save(model, tmp_path / "odd.onnx")
+    status, printed, said = run("--dataset", version, *TINY, "--model", "odd.onnx")
+    assert (status, printed) == (2, "")
+    (line,) = said.splitlines()
+    assert "Celu" in line
+    assert [path.name for path in tmp_path.rglob("*") if path.name != "candidates"] == ["odd.onnx"]
 
 
 def test_a_weak_spot_that_is_not_there_freezes_nothing(run, tmp_path) -> None:

@@ -21,6 +21,7 @@ NAN = math.nan
     [
         ((0.5, 0.6, 0.7, 0.8), (0.4, 0.4, 0.4, 0.4), 1.0),  # nothing is forgotten
         ((0.5, 0.6, 0.7, 0.8), (0.4, 0.4, 0.39, 0.3), 0.7),  # the newest forgets too much
+        ((0.5, 0.6, 0.7, 0.8), (0.4, 0.5, 0.49, 0.45), 0.7),  # better than the old one, yet it has begun to forget
         ((0.5, 0.7, 0.6, 0.6), (0.4, 0.4, 0.4, 0.4), 0.4),  # it finds less
         ((0.5, 0.7, 0.7, 0.7), (0.4, 0.4, 0.4, 0.4), 1.0),  # of equals the newest
         ((0.5, 0.6, 0.7, 0.8), (0.4, 0.3, 0.2, 0.1), 0.4),  # all forget too much: the gate says no, if any does

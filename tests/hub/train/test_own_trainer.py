@@ -111,6 +111,8 @@ def test_no_process_of_a_command_outlives_it(tmp_path) -> None:
     wait_until(lambda: not alive(int(pid.read_text())))
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_ctrl_c_ends_a_command_with_its_children(tmp_path, version) -> None:
     pids = tmp_path / "pids"
     # A child that does not mind SIGTERM: it takes SIGKILL.
