@@ -236,19 +236,23 @@ def tune(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Measure every way of running a model on THIS device, and pick the fastest that gives the right boxes.
+    """Measure each way of running a model on THIS device; pick the fastest.
 
-    Variants (float32, int8 ...) on each installed runtime, at each precision and number of threads, each in a process
-    of its own: whole detections, on the golden pictures that came with the model. A way whose boxes differ from the
-    golden ones is never picked, however fast; nor is one that is less than 5 % faster than the default.
+    Variants (float32, int8 ...) on each installed runtime, at each precision
+    and number of threads, each in a process of its own: whole detections, on
+    the golden pictures that came with the model. A way whose boxes differ
+    from the golden ones is never picked, however fast; nor is one that is
+    less than 5 % faster than the default.
 
         edge tune --config edge.toml
 
-    The choice is written to tuned.json. `edge run`, `edge detect` and `edge check` follow it while model, machine and
-    runtime are the same and edge.toml names no runtime, threads or providers. Measure while the device does what it
-    always does; it takes the place of no running daemon.
+    The choice is written to tuned.json. `edge run`, `edge detect` and `edge
+    check` follow it while model, machine and runtime are the same and
+    edge.toml names no runtime, threads or providers. Measure while the device
+    does what it always does; it takes the place of no running daemon.
 
-    Exit status: 0 picked, 1 nothing gives the right boxes here, 2 it could not be done.
+    Exit status: 0 picked, 1 nothing gives the right boxes here, 2 it could
+    not be done.
     """
     import time
 

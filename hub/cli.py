@@ -83,6 +83,10 @@ def main() -> None:
         lines = [plain_text(line, most=1000) for line in str(error).splitlines()]  # it may name what came from outside
         print("hub: " + "\n".join(lines), file=sys.stderr)
         sys.exit(2)
+    except (OSError, MemoryError) as error:  # a full disk, a broken one, a limit
+        what = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+        print(f"hub: cannot go on: {plain_text(what, most=1000) or 'out of memory'}", file=sys.stderr)
+        sys.exit(2)
     except sqlite3.Error as error:
         print(f"hub: the database cannot be used: {error}; `hub check` may say more", file=sys.stderr)
         sys.exit(2)

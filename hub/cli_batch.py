@@ -39,7 +39,10 @@ MAX_BATCH: Final = 10_000
 @batch.command("new")
 def batch_new(
     weak_spot: Annotated[
-        int | None, typer.Option(metavar="ID", help="Only what is of this weak spot, from `hub weakspots`.")
+        int | None,
+        typer.Option(
+            "--weakspot", "--weak-spot", metavar="ID", help="Only what is of this weak spot, from `hub weakspots`."
+        ),
     ] = None,
     size: Annotated[
         int | None,
@@ -83,7 +86,7 @@ def batch_new(
     all of it, and train on none of it.
     """
     if at_random and weak_spot is not None:
-        msg = "--random draws from all images: leave out --weak-spot"
+        msg = "--random draws from all images: leave out --weakspot"
         raise UnusableError(msg)
     tagger = Tagger(find_tags(config))
     with Store.open(find_database(config=config, database=database), create=False) as store:

@@ -16,7 +16,7 @@ from edge.detector.opening import parse_size
 from hub.cli_options import AgainstInput, Config, Database, Json
 from hub.datasets.finding import find_version
 from hub.evaluation.lines import report_lines
-from hub.evaluation.report import REPORT, Baseline, OnImage, measure, write_report
+from hub.evaluation.report import REPORT, OnImage, measure, parse_baseline, write_report
 
 
 class Part(StrEnum):
@@ -70,8 +70,7 @@ def evaluate(
     picture was changed or is broken, and when a model cannot be used.
     """
     size = parse_size(input_size) if input_size else None
-    running = parse_size(against_input) if against_input else None
-    baseline = Baseline(against, running) if against is not None else None
+    baseline = parse_baseline(against, against_input)
     folder = find_version(dataset, config=config, database=database)
     with _progress() as on_image:
         report = measure(

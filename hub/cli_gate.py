@@ -16,8 +16,9 @@ from hub.cli_options import AgainstInput, Config, Database, Json
 from hub.config import find_database
 from hub.datasets.finding import find_version
 from hub.evaluation.report import Baseline
-from hub.gate import BUDGET, fixed_spots, hold, move_on, weak_spot_of
+from hub.gate import fixed_spots, hold, move_on, weak_spot_of
 from hub.gate_lines import gate_lines
+from hub.gate_rules import BUDGET
 from hub.store import Store
 
 
@@ -45,8 +46,11 @@ def gate(
 
     It must be better on its weak spot: recall and AP50, both intervals above
     0. No weak spot that is fixed may come back. Nothing else may be worse by
-    more than the budget: over all, and for each label, size and camera with
-    enough objects. Each variant must have been measured within the budget.
+    more than the budget: over all, on the pictures that are not of its weak
+    spot, and for each label, size and camera with enough objects. Where it
+    gives more false alarms, it must find as much as the baseline also from
+    the score up from which both give as few; that score is said. Each variant
+    must have been measured within the budget.
 
     A loss must be shown to stop it: the interval lies below 0, and among many
     groups more is asked of each, so that a candidate that lost nothing is

@@ -126,7 +126,8 @@ def forget(
     What a device still holds of it is refused when it comes. Where forgotten
     devices go on, they are counted from now.
 
-    It does NOT reach: models that were trained on it, exported batches,
+    It does NOT reach: models that were trained on it and the golden pictures
+    in their folders, what an unfinished training holds, exported batches,
     exported or moved dataset versions and other copies, tasks on a CVAT
     server, backups, blocks that the disk has put aside, what the broker
     retains (clear it there), and the devices themselves: stop `edge run` and

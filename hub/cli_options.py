@@ -15,7 +15,7 @@ AgainstInput = Annotated[
     str,
     typer.Option(
         metavar="WIDTHxHEIGHT",
-        help="The input at which BASELINE runs on the devices (`[model] input` of edge.toml); else its card's.",
+        help="The input at which BASELINE runs on the devices (`model.input` in edge.toml); else its card's.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

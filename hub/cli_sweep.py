@@ -14,8 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from edge.contract.errors import UnusableError
 from edge.detector.opening import parse_size
 from edge.detector.written import write_whole
-from hub.cli_options import Config, Database, Json
+from hub.cli_options import AgainstInput, Config, Database, Json
 from hub.datasets.finding import find_version
+from hub.evaluation.report import parse_baseline
 from hub.sweep import KEEP, OnStep, Running, write_input
 from hub.sweep import sweep as measure
 from hub.sweep_lines import sweep_lines
@@ -45,14 +46,15 @@ def sweep(
     against: Annotated[
         Path | None, typer.Option(metavar="BASELINE", help="The model before it was fine-tuned, or any other.")
     ] = None,
+    against_input: AgainstInput = "",
     sizes: Annotated[
         str,
         typer.Option(
-            metavar="SIZES", help="As in 192,256,320x192; else squares and the frames' shape.", show_default=""
+            metavar="SIZES", help="As in 192,256,320x192; else squares and the frames' shape.", show_default=False
         ),
     ] = "",
     keep: Annotated[
-        float, typer.Option(min=0.01, max=2.0, help="Of the AP50 that BASELINE has at the size of its card.")
+        float, typer.Option(min=0.01, max=2.0, help="Of the AP50 that BASELINE has at the input it runs at.")
     ] = KEEP,
     split: Annotated[Part, typer.Option(help="Which pictures.")] = Part.TEST,
     runtime: Annotated[OnRuntime, typer.Option(help="What runs the models.")] = OnRuntime.AUTO,
@@ -72,7 +74,7 @@ def sweep(
     Measures AP50, recall at the working threshold and the milliseconds of a
     detection at several input sizes, before and after fine-tuning where a
     baseline is named. Picks the fastest size that keeps --keep of the AP50
-    that the baseline has at the size of its card.
+    that the baseline has at the input it runs at: --against-input.
 
     A frame of 640x360 fills 320x192; of 320x320 it leaves 44 % empty. So
     beside squares there are the sizes that fit the frames of the version.
@@ -88,12 +90,13 @@ def sweep(
     quantized and before a gate judges it. Exits 1 when no size is picked.
     """
     named = parse_sizes(sizes) if sizes else ()
+    baseline = parse_baseline(against, against_input)
     folder = find_version(dataset, config=config, database=database)
     with _progress() as on_step:
         done = measure(
             folder,
             model=model,
-            against=against,
+            against=baseline,
             sizes=named,
             split=split.value,
             keep=keep,

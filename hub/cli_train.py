@@ -35,7 +35,10 @@ def train(
     ] = None,
     no_noise: Annotated[bool, typer.Option("--no-noise", help="Without noisy copies.")] = False,
     input_size: Annotated[
-        str, typer.Option("--input", metavar="WIDTHxHEIGHT", help="Train at this input size; else the card's.")
+        str,
+        typer.Option(
+            "--input", metavar="WIDTHxHEIGHT", help="Train at this size: `model.input` of edge.toml; else the card's."
+        ),
     ] = "",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The candidate's folder; else candidates/NAME-DATASET.")

@@ -189,8 +189,8 @@ def dataset_sheet(
     """Draw a dataset version on one page: boxes by origin, noisy copies.
 
     Each image has its noisy copy beside it, and below what was done to the
-    copy. A copy that is too dark to be judged is shown again in its corner,
-    lit up. Where there are more images than fit, they are spread over each
+    copy. A picture that is too dark to be judged is shown again in its
+    corner, lit up. Where there are more images than fit, they are spread over each
     split, and it says how many are not shown.
     """
     folder = find_version(version, config=config, database=database)

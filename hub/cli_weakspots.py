@@ -44,7 +44,7 @@ def weakspots_table(
     `missed` findings say of what kind those are. Both are counted over 30
     days, of the release that each device runs now.
 
-    Life: open, batched (`hub batch new --weak-spot ID`), annotated, trained,
+    Life: open, batched (`hub batch new --weakspot ID`), annotated, trained,
     then fixed or not_fixed, which is measured on the release trained. What
     was fixed and is missed again has regressed, and stands first.
 

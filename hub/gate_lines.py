@@ -3,7 +3,8 @@
 import textwrap
 from typing import Final
 
-from hub.gate import GATE, Check, GateReport
+from hub.gate import GATE, GateReport
+from hub.gate_rules import Check
 from hub.lines import WIDTH, cut, wrapped
 
 _WORDS: Final = {"pass": "pass", "fail": "FAIL", "insufficient": "?"}

@@ -167,6 +167,13 @@ class Datasets:
         ).fetchone()
         return row[0] if row else 0
 
+    def trained_on(self) -> Iterator[tuple[str, int, int | None]]:
+        """Yield camera ("site/device/camera"), time and group of every picture that any version has trained on."""
+        yield from self._connection.execute(
+            "SELECT site || '/' || device || '/' || camera, captured_at_ms, group_id FROM finding"
+            " WHERE event_id IN (SELECT event_id FROM dataset_image WHERE split = 'train')"
+        )
+
     def images(self, number: int) -> dict[str, str]:
         """Return the split of each of the hub's pictures in a version, by event id."""
         rows = self._connection.execute("SELECT event_id, split FROM dataset_image WHERE version_id = ?", (number,))

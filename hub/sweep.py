@@ -1,6 +1,6 @@
 """The input size as a dial: accuracy and milliseconds of a model at several sizes, beside those of its baseline.
 
-A size is picked: the fastest at which the model keeps a share of what its baseline reaches at the size of its card.
+A size is picked: the fastest at which the model keeps a share of what its baseline reaches at the size it runs at.
 
 Laws:
 
@@ -16,9 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import cv2
 import msgspec
-import numpy as np
 
 from edge.contract.card import ModelCard
 from edge.contract.errors import UnusableError
@@ -29,10 +27,10 @@ from edge.detector.opening import CARD_NAME, read_model
 from edge.detector.runtime import RuntimeOptions
 from edge.detector.written import write_card
 from edge.frame import Image
-from hub.datasets.version import Member, Split, read_jpeg, read_version
+from hub.datasets.version import Member, Split, read_image, read_version
 from hub.evaluation.compare import Change, compare
 from hub.evaluation.evaluate import Estimate, evaluate
-from hub.evaluation.report import require_labels
+from hub.evaluation.report import Baseline, require_labels
 from hub.evaluation.seen import Seen, look, members_to_test
 from hub.sweep_sizes import choose_sizes, written_size
 
@@ -72,14 +70,14 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     """One model.
 
     Attributes:
-        card_input: the size that its card states.
+        runs_at: the size that its card states, or, of a baseline, that the devices run it at.
         rows: from the largest input to the smallest.
     """
 
     release: str
     sha256: str
     score_threshold: float
-    card_input: str
+    runs_at: str
     rows: tuple[Row, ...]
 
     def at(self, size: str) -> Row | None:
@@ -92,8 +90,8 @@ class Picked(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         input: WIDTHxHEIGHT.
-        change: of AP50, against the baseline at the size of its card, on the same pictures.
-        speedup: milliseconds of the baseline at the size of its card, over those of the pick.
+        change: of AP50, against the baseline at the size it runs at, on the same pictures.
+        speedup: milliseconds of the baseline at the size it runs at, over those of the pick.
     """
 
     input: str
@@ -158,14 +156,14 @@ class _Opened(NamedTuple):
 
     detectors: dict[Size, Detector]
     card: ModelCard
-    card_size: Size
+    runs_at: Size
 
 
 def sweep(
     folder: Path,
     *,
     model: Path,
-    against: Path | None = None,
+    against: Baseline | None = None,
     sizes: Sequence[Size] = (),
     split: Split = "test",
     keep: float = KEEP,
@@ -178,9 +176,10 @@ def sweep(
         folder: of the dataset version.
         model: an ONNX file or a folder with a card.
         against: the baseline, such as the model before it was fine-tuned; None: the model is its own.
-        sizes: (width, height); () are those of `hub.sweep_sizes.choose_sizes`. The sizes of the cards come with them.
+        sizes: (width, height); () are those of `hub.sweep_sizes.choose_sizes`. The sizes that the models run at come
+            with them.
         split: of the version.
-        keep: the share of the baseline's AP50, at the size of its card, that the pick has to keep.
+        keep: the share of the baseline's AP50, at the size it runs at, that the pick has to keep.
         running: how the models are run and timed.
         on_step: called after each picture and each round.
 
@@ -190,18 +189,19 @@ def sweep(
     members = members_to_test(version, split)
     frame = _usual_frame(members)
     running = running or Running()
-    opened, notes = _open_all([model] if against is None else [model, against], sizes, frame=frame, running=running)
+    models = [Baseline(model)] if against is None else [Baseline(model), against]
+    opened, notes = _open_all(models, sizes, frame=frame, running=running)
     for one in opened:
-        require_labels(one.detectors[one.card_size], members)
+        require_labels(one.detectors[one.runs_at], members)
     looks = _look_at_all(opened, folder, members, on_step)
-    pictures = [_decoded(read_jpeg(folder, member)) for member in members[:: max(1, len(members) // _ROUNDS)]]
+    pictures = [read_image(folder, member) for member in members[:: max(1, len(members) // _ROUNDS)]]
     timings = _time_all(opened, pictures, running.clock_ns, on_step)
     lines = [_line(one, seen, timed) for one, seen, timed in zip(opened, looks, timings, strict=True)]
     base = len(lines) - 1
-    goal = lines[base].at(lines[base].card_input)
+    goal = lines[base].at(lines[base].runs_at)
     reached = None if goal is None else goal.ap50.value
     needed = None if reached is None else keep * reached
-    first = opened[0].detectors[opened[0].card_size]
+    first = opened[0].detectors[opened[0].runs_at]
     done = Sweep(
         dataset=version.digest,
         split=split,
@@ -222,7 +222,7 @@ def sweep(
         return done
     of = dict(zip(map(written_size, looks[0]), looks[0].values(), strict=True))
     change = compare(
-        looks[base][opened[base].card_size],
+        looks[base][opened[base].runs_at],
         of[row.input],
         score_threshold=lines[0].score_threshold,
         baseline_threshold=lines[base].score_threshold,
@@ -271,17 +271,17 @@ def write_input(model: Path, size: Size) -> None:
 
 
 def _open_all(
-    models: Sequence[Path], sizes: Sequence[Size], *, frame: Size, running: Running
+    models: Sequence[Baseline], sizes: Sequence[Size], *, frame: Size, running: Running
 ) -> tuple[list[_Opened], list[str]]:
     """Open every model at every size; return them with what is to be said. A named size that fails is raised."""
-    at_card = [running.open(path, None) for path in models]
+    as_run = [running.open(one.model, one.input_size) for one in models]
     notes: list[str] = []
-    wanted = [one.input_size for one in at_card]
+    wanted = [one.input_size for one in as_run]
     wanted += sizes or [
-        size for one in at_card for size in choose_sizes(one.input_size, multiple=one.card.input.multiple, frame=frame)
+        size for one in as_run for size in choose_sizes(one.input_size, multiple=one.card.input.multiple, frame=frame)
     ]
     opened = []
-    for path, first in zip(models, at_card, strict=True):
+    for (path, _), first in zip(models, as_run, strict=True):
         detectors, refused = {first.input_size: first}, []
         for size in dict.fromkeys(wanted):
             if size in detectors:
@@ -354,7 +354,7 @@ def _line(opened: _Opened, looks: dict[Size, list[Seen]], timings: dict[Size, li
         release=card.release,
         sha256=card.sha256,
         score_threshold=card.score_threshold,
-        card_input=written_size(opened.card_size),
+        runs_at=written_size(opened.runs_at),
         rows=tuple(row for _, row in order),
     )
 
@@ -368,7 +368,3 @@ def _counted(members: Sequence[Member]) -> Iterator[tuple[Size, int]]:
     sizes = [(member.width, member.height) for member in members]
     for size in dict.fromkeys(sizes):
         yield size, sizes.count(size)
-
-
-def _decoded(jpeg: bytes) -> Image:
-    return np.asarray(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR), np.uint8)

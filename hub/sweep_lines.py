@@ -55,7 +55,7 @@ def _verdict(sweep: Sweep) -> str:
     base = sweep.baseline or sweep.model
     if sweep.needed is None:
         return "nothing is picked: there is no object to measure AP50 with"
-    goal = f"{100 * sweep.keep:.0f} % of the AP50 of {base.release} at {base.card_input}, {100 * sweep.needed:.1f}"
+    goal = f"{100 * sweep.keep:.0f} % of the AP50 that {base.release} has at {base.runs_at}: {100 * sweep.needed:.1f}"
     if sweep.picked is None:
         return f"nothing is picked: no size keeps {goal}"
     change = sweep.picked.change
@@ -63,11 +63,12 @@ def _verdict(sweep: Sweep) -> str:
     sure = ""
     if change.difference is not None and change.low is not None and change.high is not None:
         sure = (
-            f" AP50 {100 * change.difference:+.1f} points against {base.release} at {base.card_input}"
+            f" AP50 {100 * change.difference:+.1f} points against {base.release} at {base.runs_at}"
             f" (95 %: {100 * change.low:+.1f} to {100 * change.high:+.1f})."
         )
-    ms = "" if row is None else f", {row.ms:.1f} ms, {sweep.picked.speedup:.1f} times as fast"
-    return f"picked: {sweep.picked.input}{ms}, the fastest that keeps {goal}.{sure}"
+    faster = f"{sweep.picked.speedup:.1f} times as fast as {base.release} at {base.runs_at}"
+    ms = "" if row is None else f", {row.ms:.1f} ms, {faster}"
+    return f"picked: {sweep.picked.input}{ms}; the fastest that keeps {goal}.{sure}"
 
 
 def _area(size: str) -> tuple[int, str]:

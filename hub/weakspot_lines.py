@@ -207,11 +207,11 @@ def _next(spot: WeakSpot) -> str:
     if SpotState.ANNOTATED in NEXT[spot.state]:
         return f"annotate the batch, then hub weakspots mark {spot.id} annotated"
     if spot.state is SpotState.ANNOTATED:
-        return f"train, then hub weakspots mark {spot.id} trained --release NAME"
+        return f"hub train --weakspot {spot.id}; trained elsewhere: hub weakspots mark {spot.id} trained"
     if spot.state is SpotState.TRAINED:
         return "roll the release out; its sightings tell whether it is fixed"
     if SpotState.BATCHED in NEXT[spot.state]:
-        return f"hub batch new --weak-spot {spot.id}"
+        return f"hub batch new --weakspot {spot.id}"
     return "nothing; it is measured on"
 
 

@@ -130,7 +130,7 @@ def advance(
         legal = [f"`{one}`" for one in NEXT[spot.state] if one not in MEASURED]
         follow = f"{' or '.join(legal)} may follow" if legal else "only a measurement changes that"
         if NEXT[spot.state] == (SpotState.BATCHED,):
-            follow = f"first comes a batch: hub batch new --weak-spot {spot_id}"
+            follow = f"first comes a batch: hub batch new --weakspot {spot_id}"
         msg = f"weak spot {spot_id} is `{spot.state}`, so it cannot be `{state}` now: {follow}"
         raise UnusableError(msg)
     return weak_spot(store, spot_id)

@@ -49,6 +49,14 @@ def test_every_command_and_option_has_help(name: str) -> None:
             assert getattr(parameter, "help", None), f"{name} {parameter.name}"
 
 
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_no_word_of_a_help_is_taken_for_markup(name: str) -> None:
+    """What stands in square brackets would be missing where help is shown."""
+    command = COMMANDS[name]
+    for told in (command.help, *(getattr(parameter, "help", None) for parameter in command.params)):
+        assert not re.search(r"(?<!\\)\[[a-z_.]+\]", told or ""), f"{name}: {told}"
+
+
 def structs(kind: type[msgspec.Struct]) -> list[type[msgspec.Struct]]:
     """Return a configuration struct and those below it."""
     found = [kind]

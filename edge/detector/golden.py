@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
-import cv2
 import msgspec
 import numpy as np
 
@@ -33,6 +32,7 @@ from edge.detector.detections import Detections, box_iou
 from edge.detector.detector import Detector, open_detector
 from edge.detector.letterbox import Size
 from edge.detector.opening import CARD_NAME, ModelFile, parse_size, read_model
+from edge.detector.pictures import decode_jpeg
 from edge.detector.written import flush_folder, write_card, write_flushed
 from edge.frame import Image
 
@@ -40,6 +40,7 @@ GOLDEN_NAME: Final = "golden.json"
 SCHEMA: Final = 1
 LOWEST_SCORE: Final = 0.05
 SLACK: Final = 0.05
+_FOLDER: Final = re.compile(r"golden-[0-9a-f]{8}")
 _STEM = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,199}\Z"
 
 
@@ -216,7 +217,7 @@ def write_golden(folder: Path, pictures: Mapping[str, bytes], *, sizes: Sequence
     name = f"golden-{hashlib.sha256(content).hexdigest()[:8]}"
     _write_folder(folder / name, content, pictures)
     write_card(folder / CARD_NAME, msgspec.structs.replace(card, golden=name))
-    if card.golden and card.golden != name and Path(card.golden).name == card.golden:
+    if card.golden != name and _FOLDER.fullmatch(card.golden):  # never another folder, whatever a card names
         shutil.rmtree(folder / card.golden, ignore_errors=True)
     return golden
 
@@ -229,6 +230,9 @@ def read_golden(model: Path | None = None) -> GoldenSet | None:
     found = read_model(model)
     if found.card is None or not found.card.golden:
         return None
+    if _FOLDER.fullmatch(found.card.golden) is None:
+        msg = f"the card of {found.path} names {found.card.golden!r}, which is no golden set"
+        raise UnusableError(msg)
     folder = found.path.parent / found.card.golden
     path = folder / GOLDEN_NAME
     content = _read(path)
@@ -352,11 +356,11 @@ def _write_folder(folder: Path, content: bytes, pictures: Mapping[str, bytes]) -
 
 
 def _decoded(jpeg: bytes, name: str) -> Image:
-    image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR) if jpeg else None
-    if image is None:
-        msg = f"the golden picture {name} is not an image, or it is cut short"
-        raise UnusableError(msg)
-    return np.asarray(image, np.uint8)
+    try:
+        return decode_jpeg(jpeg)
+    except UnusableError as error:
+        msg = f"the golden picture {name} is not one that can be used: {error}"
+        raise UnusableError(msg) from error
 
 
 def _read(path: Path) -> bytes:

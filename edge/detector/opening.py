@@ -158,7 +158,11 @@ def _onnx_file(model: Path) -> Path:
         return model
     card = model / CARD_NAME
     if card.is_file():
-        return model / read_card(card).file
+        file = read_card(card).file
+        if Path(file).name != file:
+            msg = f"{card} names the file {file!r}; it must stand beside the card"
+            raise UnusableError(msg)
+        return model / file
     found = sorted(model.glob("*.onnx"))
     if len(found) != 1:
         msg = f"the folder {model} holds no {CARD_NAME} and {len(found)} ONNX files; name the file"
@@ -168,6 +172,9 @@ def _onnx_file(model: Path) -> Path:
 
 def _content(path: Path) -> bytes:
     try:
+        if path.exists() and not path.is_file():
+            msg = f"the model {path} is no file"
+            raise UnusableError(msg)
         return path.read_bytes()
     except OSError as error:
         msg = f"cannot read the model {path}: {error.strerror}"

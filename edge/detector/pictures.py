@@ -1,4 +1,4 @@
-"""Image files to BGR arrays."""
+"""Image files and JPEGs to BGR arrays."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from edge.contract.errors import UnusableError
+from edge.contract.jpeg import jpeg_size
 from edge.frame import Image
 
 
@@ -26,5 +27,22 @@ def read_picture(path: Path) -> Image:
         raise UnusableError(msg) from error
     if image is None:
         msg = f"cannot read {path}: it is not an image, or it is cut short"
+        raise UnusableError(msg)
+    return np.asarray(image, np.uint8)
+
+
+def decode_jpeg(jpeg: bytes) -> Image:
+    """Return the picture as BGR, not turned by its EXIF orientation.
+
+    Raises `UnusableError` when the header is broken or states too large a picture, or when decoding fails.
+    """
+    width, height = jpeg_size(jpeg)
+    try:
+        image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        msg = f"broken JPEG: {error.err}"
+        raise UnusableError(msg) from error
+    if image is None or image.shape[:2] != (height, width):
+        msg = "broken JPEG"
         raise UnusableError(msg)
     return np.asarray(image, np.uint8)

@@ -12,7 +12,7 @@ import os
 import platform
 import re
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -39,7 +39,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     variant: str
     runtime: str
     precision: Precision
-    threads: int
+    threads: Annotated[int, msgspec.Meta(ge=1, le=1024)]
 
     def __str__(self) -> str:
         """Return it in words."""

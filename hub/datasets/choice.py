@@ -109,7 +109,12 @@ class Choice:
         self.watch("second look", len(chosen), len(chosen))
 
     def add(self, shots: Sequence[Shot]) -> None:
-        """Add what is known, each to its side, but for what the test knows and what is beside validation."""
+        """Add what is known, each to its side, but for what the test knows and what is beside validation.
+
+        What was drawn at random was drawn from all that no person had, also from what an earlier version has trained
+        on: a model of that version is not measured on it, nor on what shows the same.
+        """
+        shots = self._without_known(shots)
         leaks = leaking(shots, tagger=self.tagger)
         labels = label_order({label for shot in shots for label in shot.truth.labels}, self.card.labels)
         order = {label: at for at, label in enumerate(labels)}
@@ -195,6 +200,24 @@ class Choice:
             told["weak_spot_repeat"] = repeats(of[True], of[False]) if of[True] else 1
         left_out = {f"left_out_{why}": number for why, number in sorted(self.left_out.items()) if number}
         return told | left_out | dict(sorted(Counter(map(counted_as, self.members)).items()))
+
+    def _without_known(self, shots: Sequence[Shot]) -> list[Shot]:
+        """Return all but the tests that a model may know from an earlier version; none of the test share is such."""
+        trained = Taken()
+        for camera, at_ms, group_id in self.store.datasets.trained_on():
+            trained.add(camera, at_ms, group_id)
+        kept = [
+            shot
+            for shot in shots
+            if not (shot.is_test and not shot.row.test)
+            or not trained.has(shot.camera, shot.row.captured_at_ms, shot.row.group_id)
+        ]
+        if known := len(shots) - len(kept):
+            self.left_out["known_before"] += known
+            self.notes.append(
+                f"{counted(known, 'image')} drawn at random cannot measure: an earlier version trained on the same"
+            )
+        return kept
 
     def _side(self, camera: str, at_ms: int) -> Side | None:
         if camera not in self._first_heard:

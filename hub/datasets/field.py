@@ -30,12 +30,12 @@ class Taken:
         if group_id is not None:
             self._groups.add(group_id)
 
-    def has(self, frame: FieldFrame) -> bool:
-        """Whether the frame is of a moment or a group that is taken."""
-        moments = self._moments[frame.camera_path]
-        at = bisect_left(moments, frame.captured_at_ms - APART_MS)
-        near = at < len(moments) and moments[at] <= frame.captured_at_ms + APART_MS
-        return near or frame.group_id in self._groups
+    def has(self, camera: str, at_ms: int, group_id: int | None) -> bool:
+        """Whether a picture is of a moment or a group that is taken."""
+        moments = self._moments[camera]
+        at = bisect_left(moments, at_ms - APART_MS)
+        near = at < len(moments) and moments[at] <= at_ms + APART_MS
+        return near or group_id in self._groups
 
 
 def is_for_training(frame: FieldFrame) -> bool:
@@ -68,8 +68,9 @@ def choose(
         firsts, others = [one for one in several if is_first(one)], [one for one in several if not is_first(one)]
         left = most[side]
         for frame in (*_spread(firsts), *_spread(others)):
-            if left and not taken.has(frame):
-                taken.add(frame.camera_path, frame.captured_at_ms, frame.group_id)
+            picture = (frame.camera_path, frame.captured_at_ms, frame.group_id)
+            if left and not taken.has(*picture):
+                taken.add(*picture)
                 found.append(frame)
                 left -= 1
     return found

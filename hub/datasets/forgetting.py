@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge.contract.errors import UnusableError
-from hub.datasets.version import read_version, remove_parts
+from hub.datasets.version import IMAGES, MANIFEST, read_version, remove_parts
 from hub.store import Store
 from hub.store_datasets import FOLDER
 from hub.store_forgotten import Scope
@@ -49,16 +49,27 @@ def remove(store: Store, several: list[Holding], *, now_ms: int) -> None:
     """Remove the folders. Raises `UnusableError` for the first that cannot be removed."""
     remove_parts(store.datasets.home / FOLDER)
     for one in several:
-        try:
-            if one.folder.exists():
-                shutil.rmtree(one.folder)
-        except OSError as error:
-            msg = (
-                f"cannot remove {one.folder}: {error.strerror}; nothing is forgotten yet: remove it, then forget again"
-            )
-            raise UnusableError(msg) from error
+        if one.is_there:
+            _remove(one.folder)
         if one.number is not None:
             store.datasets.mark_forgotten(one.number, now_ms=now_ms)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a version's folder, through a link too; never a folder that something else was put into."""
+    try:
+        whole = folder.resolve()
+        if others := sorted({path.name for path in whole.iterdir()} - {MANIFEST, IMAGES}):
+            msg = (
+                f"{folder} holds what is of no dataset version, {others[0]}: nothing is forgotten yet; "
+                "move that away, then forget again"
+            )
+            raise UnusableError(msg)
+        shutil.rmtree(whole)
+        folder.unlink(missing_ok=True)  # what is left of a link
+    except OSError as error:
+        msg = f"cannot remove {folder}: {error.strerror}; nothing is forgotten yet: remove it, then forget again"
+        raise UnusableError(msg) from error
 
 
 def _without_row(store: Store, scope: Scope) -> Iterator[Holding]:

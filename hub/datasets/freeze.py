@@ -3,7 +3,8 @@
 Laws:
 
 1. Nothing that measures is trained on: the test share, what was drawn at random, and what either knows (hub.leaks). No
-   option changes what is `test`.
+   option changes what is `test`. What was drawn at random and trained on before, by any version, measures nothing: it
+   is on no side.
 2. People's boxes win: a frame that anyone has labelled, or of its moment or near-duplicate group, is not self-taught.
 3. The folder is in place before its row. Where something in it was forgotten meanwhile, neither stays.
 4. The same database, options and seed give the same digest.

@@ -83,7 +83,7 @@ def shown_lines(told: Shown) -> list[str]:
     lines = [
         *wrapped(f"dataset version {told.digest[:12]}, frozen {utc(told.created_at_ms)} UTC"),
         told.folder,
-        *([f"after {told.parent[:12]}"] if told.parent else []),
+        *_after(told),
         "",
         f"{'':30}{'train':>10}{'val':>10}{'test':>10}",
         _row("images", {split: one.images for split, one in told.splits.items()}),
@@ -100,6 +100,12 @@ def shown_lines(told: Shown) -> list[str]:
         lines += ["", *wrapped("noise: " + ", ".join(f"{word} {number}" for word, number in told.noise.items()))]
     recipe = ", ".join(f"{name} {_plain(value)}" for name, value in told.recipe.items() if not _is_count(name))
     return [*lines, "", *wrapped(f"recipe: {recipe}")]
+
+
+def _after(told: Shown) -> list[str]:
+    if not told.parent:
+        return []
+    return [f"after {told.parent[:12]}" + (", with the same content" if told.parent == told.digest else "")]
 
 
 def list_lines(rows: Sequence[DatasetRow], recipes: Sequence[dict[str, Any]]) -> list[str]:

@@ -13,6 +13,9 @@ Laws:
 2. A copy is never brighter than `MAX_GAIN` times, never less noisy than its original, never given colours: what the
    camera did not see cannot be made, and noise that is there is not taken away.
 3. A camera without figures gets no copies, and is named.
+4. An object that cannot be seen any more in the copy is not to be learned there: its box is ignored. It is told by the
+   correlation of the place before and after. Of people on `street.mp4`, darkened and with noise, a second look found
+   none of 68 below .9 and 87 % of 238 above; lit up again, 7 % of 44 below .8 and 46 % of 24 between the two.
 """
 
 import hashlib
@@ -54,6 +57,9 @@ _NOISE_SAID: Final = 0.5  # grey levels; less cannot be seen
 _NOISE_UNIT: Final = 6.0  # grey levels of noise that differ as much as half the light
 _BY: Final = ("person", "review", "machine")
 _USUAL_QUALITY: Final = 90
+_SEEN_CORRELATION: Final = 0.8
+_SURROUNDINGS: Final = 0.25  # of the shorter side: what an object stands out from
+_DETAIL: Final = 8  # of the shorter side: what is finer is averaged, as an eye does with noise
 _KEEPS_NOISE: Final = 95  # of the noise a tenth is lost at most; at 90 it is half
 
 Image = NDArray[np.uint8]
@@ -129,6 +135,7 @@ def noisy_copy(member: Member, jpeg: bytes, *, noise: CameraNoise, seed: int) ->
         member,
         name=member.name[: 200 - len(SUFFIX)] + SUFFIX,
         sha256=hashlib.sha256(encoded).hexdigest(),
+        boxes=_still_seen(member.boxes, before=_gray(blurred), after=_gray(decode_jpeg(encoded))),
         tags=tuple(tag for tag in member.tags if not _LIT_TAG.match(tag)),
         copy_of=member.name,
         noise=tuple(words),
@@ -230,6 +237,34 @@ def _brought_to(moment: Moment, lit: "_Lit") -> tuple[bytes, list[str]]:
     if added >= _NOISE_SAID:
         words.append(f"noise {target:.0f}" if target >= 10 else f"noise {target:.1f}")
     return encoded, words
+
+
+def _still_seen(boxes: Sequence[MemberBox], *, before: Image, after: Image) -> tuple[MemberBox, ...]:
+    """Return the boxes, those ignored whose object is in the one picture and no more in the other."""
+    return tuple(
+        msgspec.structs.replace(box, ignored=box.ignored or _correlation(box.xyxy, before, after) < _SEEN_CORRELATION)
+        for box in boxes
+    )
+
+
+def _correlation(box: Xyxy, before: Image, after: Image) -> float:
+    """Return how alike a place is in two pictures, whatever their light; 1 where there was nothing to see."""
+    height, width = before.shape
+    shorter = min(box[2] - box[0], box[3] - box[1])
+    around = _SURROUNDINGS * shorter
+    left, top = (max(0, math.floor(side - around)) for side in box[:2])
+    right, bottom = (min(end, math.ceil(side + around)) for end, side in zip((width, height), box[2:], strict=True))
+    if right <= left or bottom <= top:
+        return 1.0
+    detail = max(1, int(shorter / _DETAIL))
+    one, other = (
+        cv2.blur(image[top:bottom, left:right].astype(np.float32), (detail, detail)) for image in (before, after)
+    )
+    one, other = one - one.mean(), other - other.mean()
+    own = float((one * one).sum())
+    if own < one.size:  # less than a grey level
+        return 1.0
+    return float((one * other).sum()) / math.sqrt(own * max(float((other * other).sum()), 1e-9))
 
 
 class _Lit:

@@ -1,6 +1,7 @@
 """The contact sheet of a dataset version: each original with its boxes, its noisy copy beside it, by split.
 
-A copy is shown as it is; one too dark to be judged has itself in a corner again, lit up. What does not fit is counted.
+A picture is shown as it is; one too dark to be judged has itself in a corner again, lit up. What does not fit is
+counted.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,7 +43,7 @@ _TILE: Final = (_PANEL[0], _PANEL[1] + 6 + _LINES * _LINE)
 _HEADER: Final = 84
 _SECTION: Final = 34
 _DARK: Final = 50.0  # as edge/TAGS.md has it
-_LIT_UP: Final = 105.0  # grey level that a dark copy is shown at again
+_LIT_UP: Final = 105.0  # grey level that a dark picture is shown at again
 _INSET: Final = 0.42  # of the panel
 _DASH_PX: Final = 4
 _SPLITS: Final[tuple[Split, ...]] = ("train", "val", "test")
@@ -163,7 +164,8 @@ def _draw_header(sheet: Image, version: Version, *, title: str, more: int) -> No
         x += 26 + write_line(sheet, f"uncertain, ignored ({ignored})", at=(x + 26, y)) + 24
     if copies := sum(bool(member.copy_of) for member in version.members):
         text = f"{counted(copies, 'noisy copy').replace('copys', 'copies')}: each beside its original"
-        write_line(sheet, f"{text}; a dark one again in its corner, lit up", at=(x, y), colour=FAINT_INK)
+        x += write_line(sheet, text, at=(x, y), colour=FAINT_INK) + 24
+    write_line(sheet, "a dark picture again in its corner, lit up", at=(x, y), colour=FAINT_INK)
 
 
 def _draw_section(sheet: Image, split: Split, *, shown: int, of: int, top: int) -> None:
@@ -173,15 +175,15 @@ def _draw_section(sheet: Image, split: Split, *, shown: int, of: int, top: int) 
 
 
 def _draw_tile(canvas: Image, tile: _Tile, jpeg_of: Callable[[Member], bytes]) -> None:
-    level = _draw_panel(canvas[: _PANEL[1], : _PANEL[0]], tile.original, jpeg_of, again=False)
+    level = _draw_panel(canvas[: _PANEL[1], : _PANEL[0]], tile.original, jpeg_of)
     _captions(canvas[:, : _PANEL[0]], _named(tile.original), _about(tile.original, level))
     if tile.copy is not None:
         left = _PANEL[0] + _BETWEEN
-        dark = _draw_panel(canvas[: _PANEL[1], left:], tile.copy, jpeg_of, again=True)
+        dark = _draw_panel(canvas[: _PANEL[1], left:], tile.copy, jpeg_of)
         _captions(canvas[:, left:], ", ".join(tile.copy.noise), _about(tile.copy, dark))
 
 
-def _draw_panel(panel: Image, member: Member, jpeg_of: Callable[[Member], bytes], *, again: bool) -> float | None:
+def _draw_panel(panel: Image, member: Member, jpeg_of: Callable[[Member], bytes]) -> float | None:
     """Draw a member with its boxes; return how bright it is, None when it cannot be shown."""
     panel[:] = GREY
     jpeg = jpeg_of(member)
@@ -193,7 +195,7 @@ def _draw_panel(panel: Image, member: Member, jpeg_of: Callable[[Member], bytes]
         return None
     level = float(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).mean())
     place, scale = fit(panel, image)
-    if again and level < _DARK:
+    if level < _DARK:
         _draw_lit_up(place, image, level)
     for box in member.boxes:
         _draw_box(place, box, scale)

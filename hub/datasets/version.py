@@ -14,10 +14,12 @@ Laws:
 
 import fcntl
 import hashlib
+import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -26,6 +28,9 @@ import msgspec
 
 from edge.contract.errors import UnusableError
 from edge.contract.samples import Label
+from edge.detector.pictures import decode_jpeg
+from edge.detector.written import flush_folder, write_flushed
+from edge.frame import Image
 
 Split = Literal["train", "val", "test"]
 Origin = Literal["person", "review", "machine", "self"]
@@ -134,16 +139,7 @@ def make_version(
 ) -> Version:
     """Return a version of these members. Raises `UnusableError` for two of one name or a label that is not listed."""
     ordered = tuple(sorted(members, key=lambda member: member.name))
-    folded = [member.name.casefold() for member in ordered]
-    if len(set(folded)) != len(folded):
-        twice = next(name for name in folded if folded.count(name) > 1)
-        msg = f"two pictures of a dataset version are called {twice}"
-        raise UnusableError(msg)
-    listed = set(labels)
-    for member in ordered:
-        if unknown := {*member.labels, *(box.label for box in member.boxes)} - listed:
-            msg = f"{member.name} has the label {min(unknown)!r}, which the dataset version does not list"
-            raise UnusableError(msg)
+    _require_sound(ordered, listed=set(labels))
     bare = Version(
         created_at_ms=created_at_ms, digest="", parent=parent, recipe=dict(recipe), labels=labels, members=ordered
     )
@@ -171,12 +167,12 @@ def write_version(version: Version, folder: Path, *, jpeg_of: Callable[[Member],
                 if hashlib.sha256(jpeg).hexdigest() != member.sha256:
                     msg = f"the picture {member.name} is not the one that was chosen: its sha256 differs"
                     raise UnusableError(msg)
-                _write(beside / IMAGES / f"{member.name}.jpg", jpeg)
-            _write(beside / MANIFEST, msgspec.json.format(msgspec.json.encode(version), indent=1))
-            _flush(beside / IMAGES)
-            _flush(beside)
+                write_flushed(beside / IMAGES / f"{member.name}.jpg", jpeg)
+            write_flushed(beside / MANIFEST, msgspec.json.format(msgspec.json.encode(version), indent=1))
+            flush_folder(beside / IMAGES)
+            flush_folder(beside)
             beside.rename(folder)
-            _flush(folder.parent)
+            flush_folder(folder.parent)
     except OSError as error:
         msg = f"cannot write the dataset version {folder}: {error.strerror}"
         raise UnusableError(msg) from error
@@ -209,6 +205,11 @@ def read_version(folder: Path) -> Version:
     if digest_of(version) != version.digest:
         msg = f"{path} was changed after it was frozen: its content does not have the digest {version.digest[:12]}"
         raise UnusableError(msg)
+    try:
+        _require_sound(version.members, listed=set(version.labels))
+    except UnusableError as error:
+        msg = f"{path} is not valid: {error}"
+        raise UnusableError(msg) from error
     return version
 
 
@@ -226,6 +227,35 @@ def read_jpeg(folder: Path, member: Member) -> bytes:
     return jpeg
 
 
+def read_image(folder: Path, member: Member) -> Image:
+    """Return a member's picture as BGR `[height, width, 3]`, not turned: boxes are in pixels of what is stored.
+
+    Raises `UnusableError` when it is not the one that was frozen, or cannot be decoded.
+    """
+    try:
+        return decode_jpeg(read_jpeg(folder, member))
+    except UnusableError as error:
+        msg = f"the picture {member.name} of {folder} cannot be used: {error}"
+        raise UnusableError(msg) from error
+
+
+def _require_sound(members: Sequence[Member], *, listed: set[str]) -> None:
+    """Raise `UnusableError` for two of one name, a label that the version does not list, and a box that is none."""
+    folded = Counter(member.name.casefold() for member in members)
+    if twice := next((name for name, count in folded.items() if count > 1), ""):
+        msg = f"two pictures of a dataset version are called {twice}"
+        raise UnusableError(msg)
+    for member in members:
+        if unknown := {*member.labels, *(box.label for box in member.boxes)} - listed:
+            msg = f"{member.name} has the label {min(unknown)!r}, which the dataset version does not list"
+            raise UnusableError(msg)
+        for box in member.boxes:
+            x1, y1, x2, y2 = box.xyxy
+            if not (all(map(math.isfinite, box.xyxy)) and x1 < x2 and y1 < y2):
+                msg = f"{member.name} has a box that is none: {box.xyxy}"
+                raise UnusableError(msg)
+
+
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder. Raises `OSError` when another process does."""
@@ -233,20 +263,5 @@ def _locked(folder: Path) -> Iterator[None]:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
-    finally:
-        os.close(descriptor)
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)

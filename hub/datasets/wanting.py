@@ -39,7 +39,7 @@ def require_trainable(members: Sequence[Member], *, weak_spot: int | None, peopl
     if weak_spot is not None and not any(weak_spot in member.weak_spots for member in told):
         msg = (
             f"every labelled image of weak spot {weak_spot} is kept for measuring, none is left to train on: make it"
-            f" another batch (hub batch new --weak-spot {weak_spot}), {_SELF_TAUGHT}"
+            f" another batch (hub batch new --weakspot {weak_spot}), {_SELF_TAUGHT}"
         )
         raise UnusableError(msg)
 
@@ -47,12 +47,10 @@ def require_trainable(members: Sequence[Member], *, weak_spot: int | None, peopl
 def _next_step(store: Store, weak_spot: int) -> str:
     own = [row for row in store.batches() if row.weak_spot_id == weak_spot]
     if not own:
-        return f"make it a batch (hub batch new --weak-spot {weak_spot}), annotate, import"
+        return f"make it a batch (hub batch new --weakspot {weak_spot}), annotate, import"
     newest = own[-1]
     if _is_forgotten(newest):
-        return (
-            f"every image of batch {newest.id} was forgotten, make it another (hub batch new --weak-spot {weak_spot})"
-        )
+        return f"every image of batch {newest.id} was forgotten, make it another (hub batch new --weakspot {weak_spot})"
     return f"export batch {newest.id} (hub batch export {newest.id}), annotate, hub labels import"
 
 

@@ -12,7 +12,6 @@ Laws:
 """
 
 from collections.abc import Collection, Sequence
-from typing import Final
 
 import msgspec
 import numpy as np
@@ -20,12 +19,10 @@ import numpy as np
 from hub.evaluation.columns import Columns, columns
 from hub.evaluation.figures import figures, with_itself
 from hub.evaluation.groups import FEW_OBJECTS, FEW_UNITS, Group, Kind, groups
-from hub.evaluation.matching import match
+from hub.evaluation.matching import RIGHT, UNCOUNTED, Matches, match
 from hub.evaluation.resampling import RESAMPLES, Units, draw, interval, units
 from hub.evaluation.seen import Seen, same_pictures
 from hub.label_table import Floats
-
-MEASURES: Final = ("ap50", "recall", "precision")
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +55,7 @@ class GroupChange(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         kind, name: a label, a size of hub.label_table, a camera ("" is of pictures from elsewhere), a tag, the number
-            of a weak spot; "all" of all.
+            of a weak spot, also of the one that `elsewhere` is not of; "all" of all.
         images: that it may be seen on.
         objects: true boxes.
         units: moments, or pictures, that hold one of them.
@@ -76,6 +73,18 @@ class GroupChange(msgspec.Struct, frozen=True, kw_only=True):
     precision: Change
 
 
+class Level(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the candidate is as precise as the baseline at its working threshold, boxes of all labels together.
+
+    Attributes:
+        score: from which its boxes would have to count.
+        recall: then, 0..1.
+    """
+
+    score: float
+    recall: float
+
+
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """Baseline against candidate.
 
@@ -89,6 +98,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         left_out: labels that were looked for and that one of the models lacks.
         input: WIDTHxHEIGHT of the candidate's input, by which sizes are told for both.
         groups: overall first.
+        level: what it would find were it as precise as the baseline; None where it never is.
     """
 
     score_threshold: float
@@ -100,6 +110,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[str, ...]
     left_out: tuple[str, ...]
     groups: tuple[GroupChange, ...]
+    level: Level | None = None
 
     @property
     def overall(self) -> GroupChange:
@@ -122,6 +133,7 @@ def compare(
     score_threshold: float,
     baseline_threshold: float | None = None,
     labels: Collection[str] | None = None,
+    apart_from: int | None = None,
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Comparison:
@@ -133,6 +145,7 @@ def compare(
         score_threshold: from which a box counts as found.
         baseline_threshold: the baseline's own; None: the same.
         labels: compare these only; None: all that both tell apart.
+        apart_from: the weak spot that has a group `elsewhere`; None: no such group.
         seed: of the resamples.
         resamples: how many.
     """
@@ -145,12 +158,13 @@ def compare(
     size = candidate[0].input_size
     after = columns(candidate, labels=both, input_size=size)
     before = columns(baseline, labels=both, input_size=size)
-    known = groups(after)
+    known = groups(after, apart_from=apart_from)
     drawn = units([one.member for one in candidate])
     weights = with_itself(draw(drawn, seed=seed, resamples=resamples if drawn.kind != "too few" else 0))
     old_threshold = score_threshold if baseline_threshold is None else baseline_threshold
     old = figures(before, match(before), _same(known, before, after), score_threshold=old_threshold, weights=weights)
-    new = figures(after, match(after), known, score_threshold=score_threshold, weights=weights)
+    matched = match(after)
+    new = figures(after, matched, known, score_threshold=score_threshold, weights=weights)
     changes = []
     for group, first, second in zip(known, old, new, strict=True):
         images, objects, count = extent(group, after, drawn)
@@ -177,6 +191,7 @@ def compare(
         labels=after.labels,
         left_out=tuple(sorted(asked - both)),
         groups=tuple(changes),
+        level=_level(after, matched, precision=float(old[0].precision[0])),
     )
 
 
@@ -205,6 +220,19 @@ def _change(old: Floats, new: Floats, *, units: int) -> Change:
         low=None if between is None else between[0],
         high=None if between is None else between[1],
     )
+
+
+def _level(columns: Columns, matches: Matches, *, precision: float) -> Level | None:
+    """Return the lowest score from which boxes are so precise; None where there is none."""
+    objects = int((~columns.ignored).sum())
+    counted = np.flatnonzero(matches.state != UNCOUNTED)
+    ordered = counted[np.argsort(-columns.score[counted], kind="stable")]
+    found = np.cumsum(matches.state[ordered] == RIGHT)
+    last = np.flatnonzero(np.diff(columns.score[ordered], append=-np.inf))  # of equal scores all count or none
+    enough = last[found[last] >= precision * (last + 1) - 1e-9]
+    if not objects or not len(enough):
+        return None
+    return Level(score=float(columns.score[ordered[enough[-1]]]), recall=float(found[enough[-1]] / objects))
 
 
 def _same(found: Sequence[Group], before: Columns, after: Columns) -> list[Group]:

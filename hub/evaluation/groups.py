@@ -1,5 +1,7 @@
 """The groups in which a look is counted: all, each label, size, camera, slice and weak spot. Pure.
 
+`elsewhere` is all that is not of one weak spot: what a gain there must not have been paid with.
+
 A size group holds the true boxes of that size and what was matched with them, and of the wrong boxes those that are of
 that size themselves. All others are of whole pictures, or of a label.
 """
@@ -14,7 +16,7 @@ from hub.evaluation.columns import SIZES, Columns
 from hub.evaluation.matching import RIGHT, UNCOUNTED, Matches
 from hub.label_table import Mask
 
-Kind = Literal["overall", "label", "size", "camera", "slice", "weak spot"]
+Kind = Literal["overall", "label", "size", "camera", "slice", "weak spot", "elsewhere"]
 
 FEW_OBJECTS: Final = 20
 FEW_UNITS: Final = 5
@@ -59,8 +61,11 @@ class Group:
         return rows
 
 
-def groups(columns: Columns) -> tuple[Group, ...]:
-    """Return all groups that hold an object, overall first; slices with few objects are left out."""
+def groups(columns: Columns, *, apart_from: int | None = None) -> tuple[Group, ...]:
+    """Return all groups that hold an object, overall first; slices with few objects are left out.
+
+    `apart_from` is the weak spot that has a group `elsewhere`; None: there is no such group.
+    """
     every = np.ones(len(columns), np.bool_)
     objects = np.bincount(columns.image[~columns.ignored], minlength=len(columns))
     found = [Group("overall", "all", every)]
@@ -77,4 +82,7 @@ def groups(columns: Columns) -> tuple[Group, ...]:
         found.append(Group("slice", tag, np.array([tag in member.tags for member in members])))
     for spot in sorted({spot for member in members for spot in member.weak_spots}):
         found.append(Group("weak spot", str(spot), np.array([spot in member.weak_spots for member in members])))
+    if apart_from is not None:
+        apart = np.array([apart_from not in member.weak_spots for member in members])
+        found.append(Group("elsewhere", str(apart_from), apart))
     return tuple(group for group in found if group.kind == "overall" or group.true_rows(columns).any())

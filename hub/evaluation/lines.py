@@ -24,6 +24,7 @@ _TITLES: Final[dict[Kind, str]] = {
     "camera": "camera",
     "slice": "slice",
     "weak spot": "weak spot",
+    "elsewhere": "not of weak spot",
 }
 _MEASURES: Final = {"ap50": "AP50", "recall": "recall", "precision": "precision"}
 
@@ -213,5 +214,6 @@ def _calibration(evaluation: Evaluation, baseline: Evaluation | None) -> list[st
     ]
     lines = wrapped(f"calibration (D-ECE, how far scores are off): {', '.join(parts)}")
     if now.said is not None and now.right is not None:
-        lines.append(f"boxes from the threshold up say {100 * now.said:.0f} %, and {100 * now.right:.0f} % are right")
+        whose = "boxes" if old is None else "the candidate's boxes"
+        lines.append(f"{whose} from the threshold up say {100 * now.said:.0f} %, and {100 * now.right:.0f} % are right")
     return lines

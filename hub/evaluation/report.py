@@ -1,7 +1,6 @@
 """One model, or a candidate against its baseline, on one split of a dataset version: what `hub evaluate` writes."""
 
 import itertools
-import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,8 @@ import msgspec
 from edge.contract.errors import UnusableError
 from edge.detector.detector import Detector, open_detector
 from edge.detector.letterbox import Size
+from edge.detector.opening import parse_size
+from edge.detector.written import write_whole
 from hub.datasets.version import Member, Split, read_version
 from hub.evaluation.compare import Comparison, compare
 from hub.evaluation.evaluate import Evaluation, evaluate
@@ -61,6 +62,16 @@ class Baseline(NamedTuple):
     input_size: Size | None = None
 
 
+def parse_baseline(model: Path | None, input_size: str) -> Baseline | None:
+    """Return the baseline as it is named, at "WIDTHxHEIGHT" or "". Raises `UnusableError`: a size without a model."""
+    if model is not None:
+        return Baseline(model, parse_size(input_size) if input_size else None)
+    if input_size:
+        msg = "--against-input is the input of the baseline: name that with --against"
+        raise UnusableError(msg)
+    return None
+
+
 def measure(
     folder: Path,
     *,
@@ -69,6 +80,7 @@ def measure(
     split: Split = "test",
     input_size: Size | None = None,
     score_threshold: float | None = None,
+    apart_from: int | None = None,
     on_image: OnImage = lambda *_: None,
 ) -> Report:
     """Look at the pictures of a version with one model or two, and count.
@@ -81,6 +93,7 @@ def measure(
         input_size: of both models, unless the baseline has its own; None: as their cards say. Sizes of objects are told
             by the model's, for both.
         score_threshold: of both models; None: as their cards say.
+        apart_from: the weak spot beside which the comparison tells of all else, too.
         on_image: called after each picture.
 
     Raises `UnusableError` when the split has no labelled image, a picture was changed or is broken, a model cannot be
@@ -107,23 +120,19 @@ def measure(
     report = Report(dataset=version.digest, split=split, model=measured[0])
     if against is None:
         return report
-    changes = compare(looks[1], looks[0], score_threshold=thresholds[0], baseline_threshold=thresholds[1])
+    changes = compare(
+        looks[1],
+        looks[0],
+        score_threshold=thresholds[0],
+        baseline_threshold=thresholds[1],
+        apart_from=apart_from,
+    )
     return msgspec.structs.replace(report, baseline=measured[1], comparison=changes)
 
 
 def write_report(report: Report, path: Path) -> None:
     """Write a report, whole or not at all, over one that is there. Raises `UnusableError`."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with beside.open("wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        beside.rename(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        msg = f"cannot write {path}: {error.strerror}"
-        raise UnusableError(msg) from error
+    write_whole(path, msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
 
 
 def read_report(path: Path) -> Report:

@@ -11,14 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import cv2
-import numpy as np
-
 from edge.contract.errors import UnusableError
 from edge.detector.detections import Detections
 from edge.detector.detector import Detector
 from edge.detector.letterbox import Size
-from hub.datasets.version import Member, Split, Version, read_jpeg
+from hub.datasets.version import Member, Split, Version, read_image
 
 LOWEST_SCORE: Final = 0.01
 
@@ -60,12 +57,7 @@ def look(
     """
     seen = []
     for member in members:
-        content = np.frombuffer(read_jpeg(folder, member), np.uint8)
-        image = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
-        if image is None:
-            msg = f"the picture {member.name} of {folder} is not an image, or it is cut short"
-            raise UnusableError(msg)
-        found = detector.detect(np.asarray(image, np.uint8), score_threshold=LOWEST_SCORE)
+        found = detector.detect(read_image(folder, member), score_threshold=LOWEST_SCORE)
         if not found.finite:
             msg = f"{detector.card.release} gives NaN or infinity on the picture {member.name}: it cannot be measured"
             raise UnusableError(msg)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edge.contract.card import ModelCard, Precision, Variant
 from edge.detector.detector import FEATURES, Detector, open_detector
-from edge.detector.golden import GoldenSet, read_golden, write_golden
+from edge.detector.golden import GoldenSet, parity, read_golden, write_golden
 from edge.detector.letterbox import Size
 from edge.detector.opening import CARD_NAME
 from edge.detector.runtime import Outputs
@@ -35,11 +35,12 @@ _FILE: Final = "tried.onnx"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Floated:
-    """Float32 on one runtime, and the judges that saw it."""
+    """Float32 on one runtime, the judges that saw it, and the golden set of the release."""
 
     detector: Detector
     choosing: Judge
     verdict: Judge | None
+    golden: GoldenSet | None
 
 
 class Bench:
@@ -93,6 +94,7 @@ class Bench:
             return Opened(
                 infer=lambda tensor: outputs_of(detector, tensor),
                 judge=lambda: floated.choosing(detector),
+                fault=lambda: fault_of(detector, floated.golden),
                 ratio=lambda: ratio(detector, floated.detector, images),
             )
 
@@ -103,6 +105,14 @@ def ratio(detector: Detector, floated: Detector, images: Sequence[Image]) -> flo
     """Return a detector's time over that of float32."""
     ms, float_ms = milliseconds([detector, floated], images)
     return ms / float_ms
+
+
+def fault_of(detector: Detector, golden: GoldenSet | None) -> str:
+    """Return what a golden set says against a detector, as a device will ask; "" where it has no boxes."""
+    if golden is None:
+        return ""
+    held = parity(detector, golden)
+    return held.fault if held.known else ""
 
 
 def outputs_of(detector: Detector, tensor: NDArray[np.float32]) -> Outputs:

@@ -11,14 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from edge.contract.card import InputSpec
 from edge.contract.errors import UnusableError
 from edge.detector.letterbox import Letterbox, Size
-from hub.datasets.version import Member, Version, read_jpeg
+from hub.datasets.version import Member, Version, read_image
 
 MOST: Final = 100
 FEWEST: Final = 30
@@ -51,11 +50,4 @@ def tensors_of(
 ) -> tuple[NDArray[np.float32], ...]:
     """Return the input tensors of pictures. Raises `UnusableError` for one that was changed or is none."""
     letterbox = Letterbox(spec, input_size=size)
-    tensors = []
-    for member in members:
-        image = cv2.imdecode(np.frombuffer(read_jpeg(folder, member), np.uint8), cv2.IMREAD_COLOR)
-        if image is None:
-            msg = f"the picture {member.name} of {folder} is not an image"
-            raise UnusableError(msg)
-        tensors.append(letterbox(np.asarray(image, np.uint8))[0].copy())
-    return tuple(tensors)
+    return tuple(letterbox(read_image(folder, member))[0].copy() for member in members)

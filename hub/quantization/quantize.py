@@ -17,22 +17,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import cv2
 import msgspec
-import numpy as np
 import onnx
 
 from edge.contract.card import ModelCard, Precision
 from edge.contract.errors import UnusableError
-from edge.detector.detector import Detector
-from edge.detector.golden import GoldenSet, parity, read_golden
+from edge.detector.golden import GoldenSet, read_golden
 from edge.detector.letterbox import Size
 from edge.detector.opening import ModelFile, choose_size, guess_input, read_model
 from edge.detector.runtime import RuntimeOptions
 from edge.detector.runtimes import installed_runtimes
 from edge.frame import Image
-from hub.datasets.version import Member, Version, read_jpeg, read_version
-from hub.quantization.bench import Bench, Floated, outputs_of
+from hub.datasets.version import Member, Version, read_image, read_jpeg, read_version
+from hub.quantization.bench import Bench, Floated, fault_of, outputs_of
 from hub.quantization.calibration import pictures_to_calibrate, spread, tensors_of
 from hub.quantization.judging import Judge, judge_by, pictures_to_choose_on, pictures_to_judge_on
 from hub.quantization.layers import Layer, Model, layers, put_back, with_weights
@@ -180,6 +177,7 @@ def _on_runtime(task: _Task, runtime: Runtime, *, version: Version, folder: Path
         detector,
         judge_by(detector, asked, folder),
         None if judged is None else judge_by(detector, judged, folder),
+        task.golden,
     )
     made = []
     for precision in _HALVES:
@@ -204,7 +202,7 @@ def _half(task: _Task, runtime: Runtime, precision: Precision, floated: Floated)
         file=task.card.file,
         sha256=task.card.sha256,
         verdict=looks[-1],
-        parity=_fault(task, detector),
+        parity=fault_of(detector, floated.golden),
         ms=ms,
         float_ms=float_ms,
     )
@@ -219,7 +217,7 @@ def _eight_bits(task: _Task, runtime: Runtime, floated: Floated) -> list[_Made]:
     plain = _searched(task, runtime, quantized, floated)
     made = [plain]
     wanted = task.terms.steps > 0 and (plain.tried.fast or task.terms.keep_slow)
-    if wanted and (task.terms.aware or not plain.tried.kept):
+    if wanted and (task.terms.aware or not plain.tried.kept or plain.tried.parity):
         task.watch.said(f"{runtime}: {plain.tried.why}; fine-tuning for 8 bits")
         try:
             made.append(_fine_tuned(task, runtime, quantized, plain.tried, floated=floated))
@@ -313,7 +311,7 @@ def _judged(task: _Task, start: Tried, model: Model, floated: Floated) -> _Made:
         "file": f"{start.name}-{sha256[:8]}.onnx",
         "sha256": sha256,
         "verdict": looks[-1],
-        "parity": _fault(task, detector),
+        "parity": fault_of(detector, floated.golden),
         "ms": ms,
         "float_ms": float_ms,
     }
@@ -357,14 +355,6 @@ def _judges(floated: Floated) -> list[Judge]:
     return [floated.choosing, *([floated.verdict] if floated.verdict is not None else [])]
 
 
-def _fault(task: _Task, detector: Detector) -> str:
-    """Return what speaks against a detector on the golden set, as a device will see it; "" where it has no boxes."""
-    if task.golden is None:
-        return ""
-    held = parity(detector, task.golden)
-    return held.fault if held.known else ""
-
-
 def _golden_set(folder: Path, size: Size) -> GoldenSet | None:
     """Return the golden set that the folder has, if it has boxes of this input size."""
     known = read_golden(folder)
@@ -379,8 +369,7 @@ def _golden(version: Version) -> tuple[Member, ...]:
 
 
 def _images(folder: Path, members: Sequence[Member]) -> list[Image]:
-    decoded = (cv2.imdecode(np.frombuffer(read_jpeg(folder, one), np.uint8), cv2.IMREAD_COLOR) for one in members)
-    return [np.asarray(image, np.uint8) for image in decoded]
+    return [read_image(folder, one) for one in members]
 
 
 def _name(task: _Task, name: str) -> str:

@@ -25,22 +25,30 @@ class Opened:
     Attributes:
         infer: runs the graph on one tensor.
         judge: what it lost on the pictures for choosing.
+        fault: what the golden set says against it; "" for nothing.
         ratio: its time over that of float32.
     """
 
     infer: Callable[[NDArray[np.float32]], Outputs]
     judge: Callable[[], Judged]
+    fault: Callable[[], str]
     ratio: Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Found:
-    """Where the search ended: which layers are in float, what it lost; whether it holds, and whether it is fast."""
+    """Where the search ended: the layers in float, what it lost, what the golden set says; if it holds and is fast."""
 
     float_layers: tuple[Layer, ...]
     judged: Judged
+    fault: str
     holds: bool
     fast: bool
+
+    @property
+    def badness(self) -> tuple[bool, float]:
+        """What is least for the best: a fault on the golden set weighs more than any loss."""
+        return bool(self.fault), self.judged.worst
 
 
 def harm(opened: Opened, *, tensors: Sequence[NDArray[np.float32]], meant: Sequence[Outputs]) -> float:
@@ -83,10 +91,11 @@ def fewest(
     slowest: float,
     on_try: Callable[[], None] = lambda: None,
 ) -> Found:
-    """Put back the worst layers until no more than `budget` points are lost; `slowest` is the most time over float32's.
+    """Put back the worst layers until at most `budget` points are lost and the golden set says nothing against it.
 
-    `rank` gives the layers, the most harmful first; it is asked only where 8 bits everywhere lose too much. The answer
-    holds, or is the one that lost the least of those that were fast enough, or the first when none was.
+    `slowest` is the most time over float32's. `rank` gives the layers, the most harmful first; it is asked only where
+    8 bits everywhere lose too much. The answer holds, or is the one that lost the least of those that were fast enough,
+    or the first when none was.
     """
     ranking: Sequence[Layer] = ()
 
@@ -95,7 +104,8 @@ def fewest(
         opened = way(frozenset(node for layer in floats for node in layer.nodes))
         judged = opened.judge()
         on_try()
-        return Found(floats, judged, judged.worst <= budget, opened.ratio() <= slowest)
+        fault = opened.fault()
+        return Found(floats, judged, fault, judged.worst <= budget and not fault, opened.ratio() <= slowest)
 
     best = attempt(0)
     if best.holds or not best.fast:
@@ -109,7 +119,7 @@ def fewest(
             break
         if found.holds:
             return _between(tried, found, attempt)
-        best, tried = (found if found.judged.worst < best.judged.worst else best), more
+        best, tried = min(best, found, key=lambda one: one.badness), more
     return best
 
 

@@ -2,7 +2,8 @@
 
 Laws:
 
-1. The folder is whole or not there: it is written beside its place, flushed, checked, and renamed.
+1. The folder is whole or not there: it is written into the folder of the unfinished training, flushed, checked, and
+   renamed. What a killed process has left there goes with that folder.
 2. What `edge model check` refuses is not released, nor what has other labels or another head than its card says.
 3. Its card is the parent's, but for what the training changed; figures that were measured on the parent are not kept.
 """
@@ -10,6 +11,7 @@ Laws:
 import dataclasses
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,8 +28,9 @@ from edge.detector.detector import open_detector
 from edge.detector.golden import write_golden
 from edge.detector.letterbox import Size
 from edge.detector.opening import CARD_NAME, ModelFile, read_model
-from edge.detector.written import flush_folder
+from edge.detector.written import flush_folder, write_card, write_whole
 from hub.datasets.version import Version, read_jpeg
+from hub.train.checkpoint import require_free
 from hub.train.training import TRAINING, Training
 
 MODEL: Final = "model.onnx"
@@ -56,7 +59,12 @@ def card_of(parent: ModelFile) -> ModelCard:
 
 def model_name(parent: ModelFile, name: str) -> str:
     """Return the candidate's model name: `name`, else the parent's."""
-    return plain_text(name, most=_MOST_NAME) or card_of(parent).name[:_MOST_NAME]
+    return plain_text(name, most=_MOST_NAME) or card_of(parent).name[:_MOST_NAME].rstrip()
+
+
+def folder_name(name: str) -> str:
+    """Return a model's name as a folder can be called: a card may come from anywhere."""
+    return re.sub(r"[^\w-]+", "-", name).strip("-") or "model"
 
 
 def candidate_card(
@@ -84,28 +92,31 @@ def candidate_card(
 
 def write_model(folder: Path, card_for: Callable[[Path], ModelCard], *, write_onnx: Callable[[Path], object]) -> Path:
     """Write ONNX file and card into a folder that is made when missing, over what is there; return it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_onnx(folder / MODEL)
-    _write(folder / CARD_NAME, card_for(folder / MODEL))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_onnx(folder / MODEL)
+    except OSError as error:
+        msg = f"cannot write {folder}: {error.strerror or error}"
+        raise UnusableError(msg) from error
+    write_card(folder / CARD_NAME, card_for(folder / MODEL))
     return folder
 
 
 @contextmanager
-def candidate_folder(out: Path) -> Iterator[Path]:
-    """Give a folder beside `out` to write into; it takes the place when the block ends without an error, else it goes.
+def candidate_folder(out: Path, *, part: Path) -> Iterator[Path]:
+    """Give a folder in `part` to write into; it takes the place when the block ends without an error, else it goes.
 
     Raises `UnusableError` when `out` is there already or when it cannot be written.
     """
-    beside = out.with_name(f".{out.name}.{os.getpid()}.part")
+    beside = part / "candidate"
+    shutil.rmtree(beside, ignore_errors=True)
     try:
-        if out.exists():
-            msg = f"{out} is there already; name another folder with --out"
-            raise UnusableError(msg)
-        beside.mkdir(parents=True)
+        beside.mkdir()
         yield beside
         for path in sorted(beside.rglob("*")):
             _flush(path)
         flush_folder(beside)
+        require_free(out)
         beside.rename(out)
         flush_folder(out.parent)
     except OSError as error:
@@ -150,12 +161,8 @@ def add_golden(folder: Path, version: Version, version_folder: Path) -> None:
 
 
 def write_training(folder: Path, training: Training) -> None:
-    """Write `training.json`. Raises `OSError`."""
-    _write(folder / TRAINING, training)
-
-
-def _write(path: Path, content: msgspec.Struct) -> None:
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
+    """Write `training.json`. Raises `UnusableError` when it cannot be written."""
+    write_whole(folder / TRAINING, msgspec.json.format(msgspec.json.encode(training), indent=1) + b"\n")
 
 
 def _flush(path: Path) -> None:

@@ -4,7 +4,8 @@
 AAAI 2020), with which the starter model's outputs agree: measured on its own answers, the peak lies in the cell that
 holds the middle of the box (rounded down), and the cells around the peak tell the same box as the peak does.
 
-`keep` is the divergence from the old model's scores, cell by cell, and from its boxes where it has any.
+`keep` is the divergence from the old model's scores (hub.train.divergence), cell by cell, and from its boxes where it
+has any.
 
 Law: a label that was not looked for pays `keep` only; one that was looked for pays `find` and `place` only.
 """
@@ -20,13 +21,13 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from edge.detector.heads import centernet
+from hub.train.divergence import divergence
 from hub.train.lesson import Floats, Ints, Lesson, Tensor
 
 SPREAD: Final = 0.54  # TTFNet's alpha: the share of a box's sides that its bell covers
 LEAST_SIDE_PX: Final = 2.0  # of the part of a box that lies in the input: less of it is nothing to find
 LEAST_SHARE: Final = 0.4  # of a box's area that must lie in the input
 _EPSILON: Final = 1e-6
-_NOTHING: Final = 1e-3  # two scores below it say the same
 
 
 def loss(
@@ -166,11 +167,9 @@ def _place(sides: Tensor, true_sides: Tensor, weight: Tensor) -> Tensor:
 def _keep(heatmap: Tensor, old_heatmap: Tensor, sides: Tensor, old_sides: Tensor, *, unknown: Tensor) -> Tensor:
     """Return how far scores and sides are from the old model's where nothing was looked for, for each old object."""
     mask = unknown[:, :, None, None].float()
-    score, said = (one.clamp(_NOTHING, 1 - _NOTHING) for one in (heatmap, old_heatmap))
-    apart = said * (said / score).log() + (1 - said) * ((1 - said) / (1 - score)).log()
     surest = (old_heatmap * mask).amax(1, keepdim=True)
     objects = (surest * (surest >= functional.max_pool2d(surest, 3, 1, 1)) * (surest > 0.1)).sum().clamp(min=1)
-    scores = (apart * mask).sum() / objects
+    scores = (divergence(heatmap, old_heatmap) * mask).sum() / objects
     seen = surest[:, 0] ** 2
     place = ((1 - _giou(sides, old_sides)) * seen).sum() / seen.sum().clamp(min=1)
     return scores + place

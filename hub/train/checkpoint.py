@@ -105,6 +105,13 @@ def part_of(out: Path) -> Path:
     return out.with_name(f"{out.name}.part")
 
 
+def require_free(out: Path) -> None:
+    """Raise `UnusableError` when anything stands where a candidate shall."""
+    if os.path.lexists(out):
+        msg = f"{out} is there already; name another folder with --out"
+        raise UnusableError(msg)
+
+
 def start_anew(out: Path) -> None:
     """Remove an unfinished training. Raises `UnusableError` while another process works on it."""
     part = part_of(out)
@@ -120,9 +127,7 @@ def opened(out: Path, terms: Terms) -> Iterator[tuple[Path, Checkpoint | None]]:
     When the block is left, the folder stays if it holds a checkpoint. Raises `UnusableError` when `out` is there
     already, when it was begun on other terms, when another process works in it, or when it cannot be written.
     """
-    if out.exists():
-        msg = f"{out} is there already; name another folder with --out"
-        raise UnusableError(msg)
+    require_free(out)
     part = part_of(out)
     try:
         part.mkdir(parents=True, exist_ok=True)
@@ -138,6 +143,7 @@ def opened(out: Path, terms: Terms) -> Iterator[tuple[Path, Checkpoint | None]]:
             write_whole(part / TERMS, msgspec.json.format(msgspec.json.encode(terms), indent=1))
         found = read_checkpoint(part, terms)
         try:
+            require_free(out)  # another training may have ended meanwhile
             yield part, found
         finally:
             if not (part / CHECKPOINT).exists():

@@ -175,7 +175,7 @@ def train(  # noqa: PLR0913  # each is a choice of its own
                 writer = _Writer(subject, started)
                 chosen = fit.finish(lambda state: writer.write(part / "trial", state))
             watch.said("checking the candidate")
-            training = _release(chosen, fit, writer=writer, account=account)
+            training = _release(chosen, fit, part=part, writer=writer, account=account)
         except _HopelessError:
             (part / CHECKPOINT).unlink(missing_ok=True)
             raise
@@ -292,10 +292,10 @@ def _run(fit: "Fit", account: Account, *, watch: Watch, keep: Callable[[Checkpoi
         keep(Checkpoint(fit.state(), account))
 
 
-def _release(chosen: "Chosen", fit: "Fit", *, writer: _Writer, account: Account) -> Training:
+def _release(chosen: "Chosen", fit: "Fit", *, part: Path, writer: _Writer, account: Account) -> Training:
     """Write the candidate, check it, and put it in its place."""
     subject = writer.subject
-    with candidate_folder(subject.out) as folder:
+    with candidate_folder(subject.out, part=part) as folder:
         writer.write(folder, chosen.state)
         try:
             report = require_usable(folder)

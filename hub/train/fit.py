@@ -11,8 +11,7 @@ Laws:
 2. The old model is what is not forgotten: its word counts wherever nothing was looked for, on every picture. Where
    there is no picture for replay it is held on the field's pictures only, for the labels nobody looked for.
 3. What is judged and released is the running average of the weights, which wavers less than the last step.
-4. A tensor's step is a share of its size when the training began. In a released graph the batch norms are folded into
-   the weights, so that one tensor is a thousand times another: steps of one length undo the small and leave the large.
+4. A weight moves only where its gradients agree: see hub.train.descent.
 5. How much of the new weights is released is chosen on the validation split: see hub.train.interpolation.
 """
 
@@ -31,6 +30,7 @@ from edge.detector.letterbox import Size
 from edge.detector.opening import ModelFile
 from hub.datasets.version import Version
 from hub.train.batch import batch_of
+from hub.train.descent import Descent, falling
 from hub.train.graph import TorchGraph
 from hub.train.heads import taught
 from hub.train.interpolation import Chosen, Interpolation
@@ -39,8 +39,6 @@ from hub.train.lessons import Exercise, Lessons
 from hub.train.recipe import Recipe
 
 State = dict[str, NDArray[Any] | int | float]
-_BETAS: Final = (0.9, 0.999)
-_LEAST_SIZE: Final = 1e-3  # of a tensor that is next to zero
 _CHECKED: Final = 16  # pictures of each kind that a check looks at
 
 
@@ -68,15 +66,7 @@ class Fit:
         self._old = TorchGraph.open(model.path, trained=False)
         self._parameters = self._graph.parameters()
         self._average = [one.detach().clone() for one in self._parameters]
-        self._optimizer = torch.optim.Adam(
-            [
-                {"params": [one], "size": max(_LEAST_SIZE, float(one.detach().square().mean().sqrt()))}
-                for one in self._parameters
-            ],
-            lr=recipe.rate,
-            betas=_BETAS,
-            foreach=False,
-        )
+        self._descent = Descent(self._parameters, doubt=recipe.doubt, planned=recipe.steps)
         lessons = partial(
             Lessons,
             folder=folder,
@@ -101,18 +91,17 @@ class Fit:
         `UnusableError` when a picture cannot be read.
         """
         exercise = self._lessons.exercise(self.done)
-        for group in self._optimizer.param_groups:
-            group["lr"] = group["size"] * self._rate()
         weighted = self._weighted(exercise)
         total: Tensor = sum(weighted.values())
         self.done += 1
         if bool(torch.isfinite(total)):
-            self._optimizer.zero_grad()
+            for parameter in self._parameters:
+                parameter.grad = None
             total.backward()
             steepness = torch.nn.utils.clip_grad_norm_(self._parameters, self._recipe.clip)
             if not bool(torch.isfinite(steepness)):
                 return {**_told(weighted), "gradient": float(steepness)}
-            self._optimizer.step()
+            self._descent.step(self._rate())
             self._follow()
         if self.done % self._recipe.check == 0:
             self._check()
@@ -124,27 +113,19 @@ class Fit:
         found |= {"best_loss": np.array(self._best_loss), "worse": self._worse}
         for name, best in zip(self._graph.named(), self._best, strict=False):
             found[f"best/{name}"] = best.numpy().copy()
-        moments = self._optimizer.state
+        found |= self._descent.state(list(self._graph.named()))
         for name, parameter, average in zip(self._graph.named(), self._parameters, self._average, strict=True):
             found[f"weight/{name}"] = parameter.detach().numpy().copy()
             found[f"average/{name}"] = average.numpy().copy()
-            if parameter in moments:
-                found[f"first/{name}"] = moments[parameter]["exp_avg"].numpy().copy()
-                found[f"second/{name}"] = moments[parameter]["exp_avg_sq"].numpy().copy()
         return found
 
     def load(self, state: State) -> None:
         """Take a state over. Raises `UnusableError` when it is not one of this model."""
         try:
             self._graph.load({name: np.asarray(state[f"weight/{name}"]) for name in self._graph.named()})
-            for name, parameter, average in zip(self._graph.named(), self._parameters, self._average, strict=True):
+            for name, average in zip(self._graph.named(), self._average, strict=True):
                 average.copy_(torch.from_numpy(state[f"average/{name}"]))
-                if f"first/{name}" in state:
-                    self._optimizer.state[parameter] = {
-                        "step": torch.tensor(float(state["done"])),
-                        "exp_avg": torch.from_numpy(state[f"first/{name}"]).clone(),
-                        "exp_avg_sq": torch.from_numpy(state[f"second/{name}"]).clone(),
-                    }
+            self._descent.load(state, list(self._graph.named()))
             self.done, self.stopped = int(state["done"]), bool(state["stopped"])
             self._best_loss, self._worse = float(state["best_loss"]), int(state["worse"])
             best = [state.get(f"best/{name}") for name in self._graph.named()]
@@ -160,10 +141,8 @@ class Fit:
         return self._interpolation.choose(self._old.state(), new, write)
 
     def _rate(self) -> float:
-        """Return the step as a share of a tensor's size: it rises over the warm-up, then falls along a cosine."""
         recipe = self._recipe
-        rise = min(1.0, (self.done + 1) / max(1, recipe.warm_up))
-        return recipe.rate * rise * (0.5 * (1 + math.cos(math.pi * self.done / self.steps)) + 0.02)
+        return falling(recipe.rate, done=self.done, steps=self.steps, warm_up=recipe.warm_up)
 
     def _weighted(self, exercise: Exercise) -> dict[str, Tensor]:
         """Return the parts of the loss, each times its weight."""

@@ -13,7 +13,6 @@ Laws:
 Nothing is computed here. Weights that stood in a file beside come into the file.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from edge.contract.errors import UnusableError
+from edge.detector.written import write_whole
 from hub.train.graph_node import Node
 from hub.train.lesson import Floats
 
@@ -123,18 +123,7 @@ def with_weights(model: Any, weights: Mapping[str, Floats]) -> Any:
 
 def write_model(model: Any, path: Path) -> None:
     """Write a model: beside its place, flushed, renamed. Raises `UnusableError`, and leaves nothing half written."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with beside.open("wb") as file:
-            file.write(model.SerializeToString())
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError as error:
-        msg = f"cannot write {path}: {error.strerror}"
-        raise UnusableError(msg) from error
-    finally:
-        beside.unlink(missing_ok=True)
+    write_whole(path, model.SerializeToString())
 
 
 def _loaded(path: Path) -> Any:

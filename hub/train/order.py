@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from edge.contract.errors import UnusableError
+from edge.contract.samples import plain_text
 from edge.detector.letterbox import Size
 from edge.detector.opening import parse_size
 from hub.config import find_config, find_database
@@ -23,8 +24,8 @@ from hub.store import Store
 from hub.tags import Tagger
 from hub.train.asked import find_unfinished, remember
 from hub.train.batch import with_batch
-from hub.train.candidate import model_name, open_parent
-from hub.train.checkpoint import part_of, start_anew
+from hub.train.candidate import folder_name, model_name, open_parent
+from hub.train.checkpoint import part_of, require_free, start_anew
 from hub.train.compared import compare_on_test
 from hub.train.course import train
 from hub.train.lines import Trained
@@ -78,9 +79,13 @@ def carry_out(order: Order, *, screen: Screen, stop: Stop) -> Trained:
     """Freeze, train and compare. Raises `UnusableError` with one sentence for whatever cannot be done."""
     if not order.command:
         _require_torch()
+    if order.out is not None:
+        require_free(order.out)
+    _require_labels(order.new_labels)
     parent, _ = open_parent(order.model, input_size=order.input_size)
-    name = model_name(parent, order.name)
+    name = folder_name(model_name(parent, order.name))
     folder, out = _given(order, name) if order.asked is None else _frozen(order, order.asked, name, screen)
+    _say_what_is_not_taught(order.new_labels, folder, screen)
     training = _trained(order, folder, out, screen=screen, stop=stop)
     comparison = compare_on_test(
         read_version(folder),
@@ -128,7 +133,7 @@ def _frozen(order: Order, asked: "Asked", name: str, screen: Screen) -> tuple[Pa
     if unfinished is not None:
         start_anew(unfinished.out)
     if order.out is not None:
-        _require_free(order.out, anew=order.anew)
+        _require_unbegun(order.out, anew=order.anew)
     config = find_config(order.config)
     with Store.open(find_database(config=order.config, database=order.database), create=False) as store:
         frozen = freeze(store, asked, model=order.model, tagger=Tagger(config.tags), watch=screen.show)
@@ -167,14 +172,27 @@ def _trained(order: Order, folder: Path, out: Path, *, screen: Screen, stop: Sto
     )
 
 
-def _require_free(out: Path, *, anew: bool) -> None:
-    """Raise `UnusableError` when a candidate is there, or, unless it may be dropped, another training's beginning."""
+def _require_unbegun(out: Path, *, anew: bool) -> None:
+    """Raise `UnusableError` when another training's beginning is there, unless it may be dropped."""
     if anew:
         start_anew(out)
-    for path, what in ((out, "name another folder with --out"), (part_of(out), "--anew drops it, --out names another")):
-        if path.exists():
-            msg = f"{path} is there already: {what}"
+    if part_of(out).exists():
+        msg = f"{part_of(out)} is there already: --anew drops it, --out names another"
+        raise UnusableError(msg)
+
+
+def _require_labels(labels: tuple[str, ...]) -> None:
+    for label in labels:
+        if not label or plain_text(label) != label:
+            msg = f"--new-label {label!r} cannot be a label: 1 to 64 characters that can be seen"
             raise UnusableError(msg)
+
+
+def _say_what_is_not_taught(new_labels: tuple[str, ...], folder: Path, screen: Screen) -> None:
+    taught = {box.label for member in read_version(folder).of("train") for box in member.boxes}
+    for label in new_labels:
+        if label not in taught:
+            screen.say(f"note: no picture to train on shows {label}: the model gets the label and does not learn it")
 
 
 def _require_torch() -> None:

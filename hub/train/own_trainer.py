@@ -13,6 +13,7 @@ Laws:
 2. What it left is held against the card: the same head, the same labels, and `edge model check`.
 """
 
+import contextlib
 import os
 import resource
 import shutil
@@ -120,7 +121,7 @@ def train_by_command(
         if not onnx.is_file():
             msg = f"the command ended without an error, but left no {MODEL} in $WEAKSPOT_OUT; its output: {log}"
             raise UnusableError(msg)
-        with candidate_folder(out) as folder:
+        with candidate_folder(out, part=part) as folder:
             source = f"trained from {card_of(parent).release} by a command on dataset {version.digest[:12]}"
             write_model(
                 folder,
@@ -189,22 +190,25 @@ def run_command(
 
 def last_line(log: Path) -> str:
     """Return the last line of a log that says something, as plain text."""
-    with log.open("rb") as file:
-        file.seek(0, os.SEEK_END)
-        file.seek(max(0, file.tell() - _TAIL_BYTES))
-        tail = file.read().decode(errors="replace").replace("\r", "\n")
+    try:
+        with log.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - _TAIL_BYTES))
+            tail = file.read(_TAIL_BYTES).decode(errors="replace").replace("\r", "\n")
+    except FileNotFoundError:  # the command may do as it likes
+        return ""
     lines = [plain_text(line, most=200) for line in tail.splitlines()]
     return next((line for line in reversed(lines) if line), "")
 
 
 def _end_group(process: "subprocess.Popen[bytes]") -> None:
-    """End a process with all of its group."""
-    for number, grace_s in ((signal.SIGTERM, _GRACE_S), (signal.SIGKILL, _GRACE_S)):
+    """End a process with all of its group, also when the wait for its end is interrupted."""
+    with contextlib.suppress(ProcessLookupError):
         try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            break
-        _wait(process, grace_s)
+            os.killpg(process.pid, signal.SIGTERM)
+            _wait(process, _GRACE_S)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 

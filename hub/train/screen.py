@@ -18,7 +18,7 @@ class Screen:
     def __init__(self, console: Console, progress: Progress) -> None:
         self._console = console
         self._progress = progress
-        self._task = progress.add_task("", total=None, parts="")
+        self._task = progress.add_task("", total=None, parts="", visible=False)
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
@@ -26,18 +26,20 @@ class Screen:
 
     def show(self, what: str, done: int, total: int) -> None:
         """Show how far something is."""
-        self._progress.update(self._task, description=what, completed=done, total=total, parts="")
+        self._progress.update(self._task, description=what, completed=done, total=total, parts="", visible=True)
 
     def wait(self, what: str) -> None:
         """Show that something is done whose end cannot be told."""
-        self._progress.reset(self._task, description=what, total=None, parts="")
+        self._progress.remove_task(self._task)  # a total cannot be taken away from it
+        self._task = self._progress.add_task(what, total=None, parts="")
 
     def watch(self, stop: Stop) -> Watch:
         """Return who looks on at a training."""
         return Watch(said=self.wait, estimated=self._estimated, stepped=self._stepped, stop=stop)
 
     def _estimated(self, estimate: Estimate) -> None:
-        self.say(estimate_line(estimate))
+        if estimate.steps:
+            self.say(estimate_line(estimate))
 
     def _stepped(self, done: int, steps: int, parts: Mapping[str, float]) -> None:
         shown = " ".join(f"{name} {value:.3g}" for name, value in parts.items())

@@ -7,7 +7,7 @@ all is computed from probabilities.
 
 A cell has one objectness for all labels. In a picture where some labels were looked for, it belongs to the old model as
 far as the old model's best class there is one that was not: `share`, 1 where nothing was looked for, 0 where all was.
-`keep` is the quality focal loss (Li et al., "Generalized Focal Loss", NeurIPS 2020) against the old model's scores.
+`keep` is the divergence from the old model's scores (hub.train.divergence), and from its boxes where it has any.
 
 Laws:
 
@@ -24,6 +24,7 @@ import torch
 
 from edge.contract.errors import UnusableError
 from edge.detector.heads import yolox
+from hub.train.divergence import divergence
 from hub.train.lesson import Floats, Lesson, Mask, Tensor
 
 LEAST_SIDE_PX: Final = 2.0  # of the part of a box that lies in the input: less of it is nothing to find
@@ -213,8 +214,8 @@ def _place(now: _Answer, truth: _Truth) -> Tensor:
 def _keep(now: _Answer, before: _Answer, *, share: Tensor, unknown: Tensor) -> Tensor:
     """Return how far the answer is from the old one where nothing was looked for, for each cell that told something."""
     mask = unknown[:, None].float()
-    objectness = _apart(now.objectness, before.objectness) * share
-    classes = (_apart(now.classes, before.classes) * mask).sum(-1) * before.objectness
+    objectness = divergence(now.objectness, before.objectness) * share
+    classes = (divergence(now.classes, before.classes) * mask).sum(-1) * before.objectness
     seen = share * (before.objectness * (before.classes * mask).amax(-1)) ** 2
     place = (1 - _overlap(now.boxes, before.boxes)[1]) * seen
     return (objectness.sum() + classes.sum() + place.sum()) / seen.sum().clamp(min=1)
@@ -223,11 +224,6 @@ def _keep(now: _Answer, before: _Answer, *, share: Tensor, unknown: Tensor) -> T
 def _crossed(score: Tensor, truth: Tensor) -> Tensor:
     """Return the cross-entropy."""
     return -(truth * score.log() + (1 - truth) * torch.log1p(-score))
-
-
-def _apart(score: Tensor, old: Tensor) -> Tensor:
-    """Return the quality focal loss: the cross-entropy, weighed by how far the two are apart."""
-    return (old - score).detach() ** 2 * _crossed(score, old)
 
 
 def _overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from edge.detector.opening import find_starter
+from hub.evaluation.report import Baseline
 from hub.sweep import Running, sweep
 from hub.sweep_lines import sweep_lines
 from hub.sweep_sizes import parse_sizes
@@ -45,7 +46,7 @@ def main() -> None:
         model = candidate(folder)
         running = Running(threads=1, clock_ns=time.process_time_ns)
         sizes = parse_sizes(SIZES)
-        done = sweep(folder / "test", model=model, against=find_starter(), sizes=sizes, running=running)
+        done = sweep(folder / "test", model=model, against=Baseline(find_starter()), sizes=sizes, running=running)
     print("\n".join(sweep_lines(done)))
     small, large = done.model.at("192x192"), done.baseline and done.baseline.at("320x320")
     if small and large and small.ap50.value is not None and large.ap50.value is not None:

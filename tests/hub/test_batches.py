@@ -555,7 +555,7 @@ def test_a_batch_for_a_weak_spot_of_the_users_own_tags(database, tmp_path):
     config = tmp_path / "hub.toml"
     config.write_text(f'database = "{database.name}"\n[tags]\nrules = {{ entry = "camera:lab/box/gate" }}\n')
     assert hub("weakspots", "new", "--where", "entry", "--config", config).exit_code == 0
-    made = hub("batch", "new", "--weak-spot", 1, "--size", 3, "--hard", 1, "--control", 0, "--config", config)
+    made = hub("batch", "new", "--weakspot", 1, "--size", 3, "--hard", 1, "--control", 0, "--config", config)
     assert made.exit_code == 0, made.stderr
     shown = json.loads(hub("batch", "show", 1, "--json", "--config", config).stdout)
     assert (shown["weak_spot_id"], {member["camera"] for member in shown["members"]}) == (1, {"gate"})

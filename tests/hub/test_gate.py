@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.contract.card import InputSpec, ModelCard, Variant
-from hub.evaluation.compare import Change, Comparison, GroupChange, compare
-from hub.gate import Check, judge, variant_checks
+from hub.evaluation.compare import Change, Comparison, GroupChange, Level, compare
+from hub.gate import variant_checks
+from hub.gate_rules import Check, judge
 from hub.quantization.report import REPORT, Quantization, Tried
 from tests.hub.gate_scenes import FIXED, SPOT, two_looks
 
@@ -19,7 +20,9 @@ def change(difference=0.0, low=-0.02, high=0.02, *, baseline=0.7) -> Change:
     return Change(baseline=baseline, candidate=candidate, difference=difference, low=low, high=high)
 
 
-def group(kind, name, ap50=SAME, recall=SAME, *, images=60, objects=200, units=30, few=False) -> GroupChange:
+def group(
+    kind, name, ap50=SAME, recall=SAME, *, precision=SAME, images=60, objects=200, units=30, few=False
+) -> GroupChange:
     return GroupChange(
         kind=kind,
         name=name,
@@ -29,11 +32,11 @@ def group(kind, name, ap50=SAME, recall=SAME, *, images=60, objects=200, units=3
         few=few,
         ap50=change(*ap50),
         recall=change(*recall),
-        precision=change(),
+        precision=change(*precision),
     )
 
 
-def comparison(*groups, overall=(SAME, SAME), resampled="moments") -> Comparison:
+def comparison(*groups, overall=(SAME, SAME), precision=SAME, level=None, resampled="moments") -> Comparison:
     return Comparison(
         score_threshold=0.4,
         baseline_threshold=0.4,
@@ -43,7 +46,8 @@ def comparison(*groups, overall=(SAME, SAME), resampled="moments") -> Comparison
         units=50,
         labels=("person",),
         left_out=(),
-        groups=(group("overall", "all", *overall, images=100, objects=600, units=50), *groups),
+        groups=(group("overall", "all", *overall, precision=precision, images=100, objects=600, units=50), *groups),
+        level=level,
     )
 
 
@@ -156,6 +160,60 @@ def test_over_all(recall, expected):
     assert outcome(checks, "AP50 over all") == ("pass", False)
 
 
+ELSEWHERE = [
+    # nothing happened
+    (group("elsewhere", "1"), "pass", False),
+    # within the budget, and surely a loss
+    (group("elsewhere", "1", SAME, (-0.008, -0.012, -0.004)), "pass", False),
+    # what was gained on the weak spot was paid here
+    (group("elsewhere", "1", SAME, (-0.06, -0.1, -0.02)), "fail", True),
+    # it seems so
+    (group("elsewhere", "1", SAME, (-0.06, -0.14, 0.02)), "insufficient", False),
+    # few pictures, and still it is plain
+    (group("elsewhere", "1", SAME, (-0.5, -0.6, -0.4), few=True), "fail", True),
+    # few pictures
+    (group("elsewhere", "1", few=True), "insufficient", False),
+    # no picture: the group is of another weak spot
+    (group("elsewhere", "7"), "insufficient", False),
+]
+
+
+@pytest.mark.parametrize(("of", "expected", "stops"), ELSEWHERE)
+def test_what_is_not_of_its_weak_spot(of, expected, stops):
+    checks = judged(comparison(GOOD, of, overall=(BETTER, BETTER)))
+    assert outcome(checks, "elsewhere" if of.name == "7" else "recall elsewhere") == (expected, stops)
+    assert passes(checks) != stops
+    assert not any(
+        "elsewhere" in check.name for check in judged(comparison(of, overall=(BETTER, BETTER)), weak_spot=None)
+    )
+
+
+LESS = (-0.1, -0.14, -0.06)
+FALSE_ALARMS = [
+    # as many
+    (SAME, None, None, True),
+    # more, and as much is found where there are as many
+    (LESS, Level(score=0.47, recall=0.72), "pass", True),
+    # more, and less is found where there are as many
+    (LESS, Level(score=0.6, recall=0.6), "fail", False),
+    # never as few
+    (LESS, None, "fail", False),
+    # more, which may be chance
+    ((-0.1, -0.25, 0.05), None, "insufficient", True),
+]
+
+
+@pytest.mark.parametrize(("precision", "level", "expected", "passed"), FALSE_ALARMS)
+def test_more_false_alarms(precision, level, expected, passed):
+    checks = judged(comparison(GOOD, group("elsewhere", "1"), precision=precision, level=level))
+    assert [check.outcome for check in checks if check.name == "precision over all"] == [expected] * (
+        expected is not None
+    )
+    assert passes(checks) == passed
+    if expected == "pass":
+        assert any("From score 0.47 up" in check.text and "70.0 -> 72.0" in check.text for check in checks)
+
+
 def test_groups():
     lost, seems = (-0.1, -0.14, -0.06), (-0.03, -0.06, -0.001)  # the second is off 0 alone, not among many
     many = [group("size", str(n)) for n in range(6)]
@@ -253,7 +311,7 @@ def test_variants_were_measured(tmp_path, told, expected):
 
 def gated(seed, **scene):
     before, after = two_looks(seed, **scene)
-    found = compare(before, after, score_threshold=0.4, resamples=150, seed=seed)
+    found = compare(before, after, score_threshold=0.4, apart_from=SPOT, resamples=150, seed=seed)
     return judge(found, weak_spot=SPOT, fixed={FIXED: "fixed"})
 
 
@@ -284,6 +342,9 @@ def test_how_often_the_gate_is_wrong():
 def test_how_often_it_sees_what_is_there():
     gain = [gated(seed, change=0.6, spot_gain=0.3) for seed in range(8)]
     assert sum(checks[0].outcome == "pass" for checks in gain) >= 7
+    traded = [gated(seed, change=0.6, gain=-0.3, spot_gain=0.5) for seed in range(6)]  # over all it is no loss
+    assert sum(checks[0].outcome == "pass" for checks in traded) >= 5
+    assert not any(map(passes, traded))
     loss = [gated(seed, change=0.6, gain=-0.3, spot_gain=-0.3, pictures=60) for seed in range(8)]
     assert sum(map(refused, loss)) >= 7
     assert not any(map(passes, loss))

@@ -104,7 +104,7 @@ def test_nothing_to_draw_from(store):
         (["--random", "--size", "3"], 0, "batch 1: 3 images, drawn at random"),
         (["--random"], 0, "batch 1: 12 images, drawn at random"),  # 200 are asked for
         (["--size", "3"], 0, "batch 1: 3 images, missed person"),
-        (["--random", "--weak-spot", "1"], 2, "leave out --weak-spot"),
+        (["--random", "--weakspot", "1"], 2, "leave out --weakspot"),
     ],
 )
 def test_the_command(tmp_path, monkeypatch, capsys, words, status, says):

@@ -19,6 +19,7 @@ from edge.detector.golden import read_golden
 from edge.detector.written import write_card
 from hub.cli import app
 from hub.evaluation.evaluate import Estimate
+from hub.evaluation.report import Baseline
 from hub.sweep import Row, Running, pick, sweep, write_input
 from hub.sweep_lines import sweep_lines
 from hub.sweep_plots import sweep_picture
@@ -38,13 +39,22 @@ def version(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def swept(version, tmp_path_factory):
-    """A model whose card asks for little against one whose card asks for much; a clock that ticks 1 ms a look."""
+def models(tmp_path_factory):
+    """A model whose card asks for little, and one whose card asks for much."""
     folder = tmp_path_factory.mktemp("models")
-    small, large = starter_folder(folder / "small"), starter_folder(folder / "large", size=(320, 256))
+    return starter_folder(folder / "small"), starter_folder(folder / "large", size=(320, 256))
+
+
+def ticking() -> Running:
+    """A clock that ticks 1 ms a look."""
     ticks = itertools.count(0, 1_000_000)
-    running = Running(runtime="onnxruntime", threads=1, clock_ns=lambda: next(ticks))
-    return sweep(version, model=small, against=large, sizes=SIZES, running=running)
+    return Running(runtime="onnxruntime", threads=1, clock_ns=lambda: next(ticks))
+
+
+@pytest.fixture(scope="module")
+def swept(version, models):
+    small, large = models
+    return sweep(version, model=small, against=Baseline(large), sizes=SIZES, running=ticking())
 
 
 def row(name, ap50, ms):
@@ -112,7 +122,7 @@ def test_it_measures_both_models_at_every_size(swept):
     assert swept.baseline is not None
     assert [one.input for one in swept.model.rows] == ["320x256", "192x160", "160x128"]
     assert [one.input for one in swept.baseline.rows] == ["320x256", "192x160", "160x128"]
-    assert (swept.model.card_input, swept.baseline.card_input) == ("192x160", "320x256")
+    assert (swept.model.runs_at, swept.baseline.runs_at) == ("192x160", "320x256")
     assert (swept.images, swept.frame, swept.threads) == (2, "384x288", 1)
     for mine, other in zip(swept.model.rows, swept.baseline.rows, strict=True):  # it is one network
         assert mine.ap50 == other.ap50
@@ -127,6 +137,22 @@ def test_what_is_picked_is_held_against_the_baseline_at_its_own_size(swept):
     assert swept.model.at(swept.picked.input).ap50.value >= swept.needed
     assert swept.picked.change.baseline == pytest.approx(swept.baseline.at("320x256").ap50.value, abs=1e-6)
     assert swept.picked.speedup == 1.0
+
+
+def test_a_baseline_counts_at_the_input_that_the_devices_run_it_at(version, models):
+    """The card of the larger one says 320x256; its devices run it at 160x128."""
+    small, large = models
+    swept = sweep(version, model=small, against=Baseline(large, (160, 128)), sizes=SIZES[1:], running=ticking())
+    assert swept.baseline.runs_at == "160x128"
+    assert {row.input for row in swept.baseline.rows} == {"160x128", "192x160"}
+    assert swept.needed == pytest.approx(0.95 * swept.baseline.at("160x128").ap50.value)
+
+
+def test_an_input_of_a_baseline_that_is_not_named_is_refused(version, models):
+    for command in ("sweep", "evaluate"):
+        done = runner.invoke(app, [command, str(models[0]), "--dataset", str(version), "--against-input", "160x128"])
+        assert isinstance(done.exception, UnusableError)
+        assert "name that with --against" in str(done.exception)
 
 
 def test_the_lines_fit_and_name_the_pick(swept):

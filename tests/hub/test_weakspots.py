@@ -246,7 +246,7 @@ def test_devices_that_still_run_the_old_release_do_not_reopen_it(store) -> None:
     ("state", "message"),
     [
         ("annotated", "weak spot 1 is `open`, so it cannot be `annotated` now: first"),
-        ("trained", "cannot be `trained` now: first comes a batch: hub batch new --weak-spot 1"),
+        ("trained", "cannot be `trained` now: first comes a batch: hub batch new --weakspot 1"),
         ("fixed", "`fixed` is measured, not told"),
         ("open", "`open` is measured, not told"),
     ],

@@ -33,6 +33,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.broker, pytest.mark.timeout(400)]
 BATCH = 30
 PICKS = 8
 SURE = 0.5
+SMALL = "160x128"
 
 
 @pytest.fixture(scope="module")
@@ -138,14 +139,10 @@ def test_a_batch_becomes_a_candidate_that_the_gate_refuses(demo: Path, known, tm
     run(f"hub labels import {back} --batch 1 --annotator ann", hub)
     with Store.open(hub / "hub.db", create=False) as store:
         spot = store.batch(1).weak_spot_id
-    trained = json.loads(
-        run(
-            f"hub train --weakspot {spot} --input 192x160 --steps 4 --batch 6 --out candidate --json",
-            hub,
-            timeout_s=300,
-        )
-    )
-    assert trained["steps"] == 4
+    order = f"hub train --weakspot {spot} --input {SMALL} --steps 2 --batch 4 --out candidate --json"
+    trained = json.loads(run(order, hub, timeout_s=300))
+    assert trained["training"]["steps"] == 2
+    assert trained["training"]["input"] == SMALL
     frozen = json.loads(run("hub dataset show 1 --json", hub))
     assert {"person", "self"} <= frozen["by"].keys()
     assert "1" in run("hub dataset list", hub)
@@ -153,19 +150,21 @@ def test_a_batch_becomes_a_candidate_that_the_gate_refuses(demo: Path, known, tm
     assert cv2.imread(str(hub / "sheet.png")) is not None
 
     starter = ROOT / "models" / "starter"
-    run(f"hub evaluate candidate --against {starter} --dataset 1 --input 192x160 --out report", hub)
+    against = f"candidate --against {starter} --dataset 1 --against-input {SMALL}"
+    run(f"hub evaluate {against} --out report", hub)
     assert (hub / "report" / "evaluation.json").is_file()
     assert len(list((hub / "report").glob("*.png"))) >= 3
-    run(f"hub sweep candidate --against {starter} --dataset 1 --sizes 128x96,192x160 --keep 0.01 --out sweep", hub)
+    run(f"hub sweep {against} --sizes 128x96 --keep 0.01 --out sweep", hub)
+    assert cv2.imread(str(hub / "sweep" / "sweep.png")) is not None
     quantized = hub / "candidate" / "quantization.json"
-    worth = run_as(("hub", "quantize", "candidate", "--dataset", "1"), hub)
+    worth = run_as(("hub", "quantize", "candidate", "--dataset", "1", "--steps", "0"), hub)
     assert worth in {0, 1}, "1: nothing is faster here"
     assert quantized.is_file()
     run("edge model check candidate", hub)
-    tuned = json.loads(run("edge tune candidate --seconds 5 --json", hub))
+    tuned = json.loads(run("edge tune candidate --seconds 2 --json", hub))
     assert tuned["picked"]
-    refused = run(f"hub gate candidate --against {starter} --dataset 1 --weakspot {spot}", hub, expect=1)
-    assert "weak spot" in refused
+    refused = run(f"hub gate {against} --weakspot {spot}", hub, expect=1)
+    assert f"better on weak spot {spot}" in refused
     with Store.open(hub / "hub.db", create=False) as store:
         assert store.spots.one(spot).state == "annotated", "nothing moves"
     run("hub check", hub)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -24,6 +25,7 @@ from edge.detector.golden import (
     write_golden,
 )
 from edge.detector.runtimes import installed_runtimes
+from edge.detector.written import write_card
 from tests.edge.detector.golden_models import add_variant, golden_folder, jpegs, scaled_scores, starter_folder
 
 
@@ -137,7 +139,7 @@ def test_what_cannot_become_a_golden_set(tmp_path):
         write_golden(other, {})
     with pytest.raises(UnusableError, match=r"cannot be called '\.\./up'"):
         write_golden(other, {"../up": jpegs(1)["street-000"]})
-    with pytest.raises(UnusableError, match="the golden picture a is not an image"):
+    with pytest.raises(UnusableError, match="the golden picture a is not one that can be used: not a JPEG"):
         write_golden(other, {"a": b"no"})
     assert sorted(path.name for path in other.iterdir()) == ["model.json", "starter.onnx"]
     assert read_golden(other) is None
@@ -233,3 +235,28 @@ def test_floats_are_held_tighter_than_quantized_ones():
     assert FLOATS.iou > QUANTIZED.iou
     assert FLOATS.share > QUANTIZED.share
     assert FLOATS.moved < QUANTIZED.moved
+
+
+@pytest.mark.parametrize("name", ["..", ".", "../other", "beside"])
+def test_a_card_cannot_name_a_folder_of_somebody_else(tmp_path, name):
+    """A model folder may come from anywhere: what its card calls golden is neither read nor removed elsewhere."""
+    folder = starter_folder(tmp_path / "models" / "mine", size=(64, 64))
+    for kept in (tmp_path / "models" / "precious", folder / "beside"):
+        kept.mkdir()
+    card = read_card(folder / "model.json")
+    write_card(folder / "model.json", msgspec.structs.replace(card, golden=name))
+    with pytest.raises(UnusableError, match="is no golden set"):
+        read_golden(folder)
+    write_golden(folder, jpegs(1))
+    assert (tmp_path / "models" / "precious").is_dir()
+    assert (folder / "beside").is_dir()
+    assert len(read_golden(folder).images) == 1
+
+
+def test_a_golden_picture_that_claims_gigabytes_is_refused_by_its_header(tmp_path):
+    bomb = bytearray(next(iter(jpegs().values())))
+    frame = bomb.index(b"\xff\xc0")
+    bomb[frame + 5 : frame + 9] = b"\xff\xff\xff\xff"
+    folder = starter_folder(tmp_path / "model")
+    with pytest.raises(UnusableError, match="65535x65535 pixels"):
+        write_golden(folder, {"bomb": bytes(bomb)})

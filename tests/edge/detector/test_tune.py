@@ -248,6 +248,8 @@ def test_what_was_picked_is_followed_while_all_is_as_it_was(tuned, tmp_path, cap
         ({"schema": 99}, "it has the schema 99, this side reads 1"),
         ({"choice": was["choice"] | {"variant": "gone"}}, "has no variant 'gone'"),
         ({"choice": 3}, "is not valid"),
+        ({"choice": was["choice"] | {"threads": 10**9}}, "is not valid"),  # a runtime would start them
+        ({"choice": was["choice"] | {"threads": 0}}, "is not valid"),
     ]
     for change, message in changed:
         path.write_text(json.dumps(was | change))

@@ -1,5 +1,6 @@
 """Variants of a card: the right file, its input, its precision, on a runtime that can."""
 
+import os
 import re
 import sys
 
@@ -136,3 +137,19 @@ def test_a_half_file_says_so(tmp_path):
     assert read_model(path).graph.floats == "float16"
     if "onnxruntime" in installed_runtimes():  # a file of halves runs as it is
         assert open_detector(path, runtime="onnxruntime", precision="f16").precision == "f16"
+
+
+@pytest.mark.parametrize("file", ["../starter.onnx", "/dev/zero", "sub/starter.onnx", ".."])
+def test_a_card_names_a_file_beside_it_and_no_other(tmp_path, file):
+    folder = starter_folder(tmp_path / "model")
+    card = read_card(folder / "model.json")
+    write_card(folder / "model.json", msgspec.structs.replace(card, file=file))
+    with pytest.raises(UnusableError, match=r"must stand beside the card|is no file"):
+        read_model(folder)
+
+
+def test_what_is_no_file_is_never_read(tmp_path):
+    """A pipe would be waited for."""
+    os.mkfifo(tmp_path / "model.onnx")
+    with pytest.raises(UnusableError, match="is no file"):
+        read_model(tmp_path / "model.onnx")

@@ -80,6 +80,30 @@ def test_a_random_batch_measures_and_what_it_knows_is_not_trained_on(store):
     assert done.version.recipe["left_out_leaks"] == 2
 
 
+def test_what_an_earlier_version_has_trained_on_measures_nothing(store):
+    """1 and 6 taught themselves in version 1; 2 is of the moment of 1, 3 of its group. Then 2 to 6 are drawn at random.
+
+    4 is nothing that was seen, 5 is of the test share, of which nothing is ever trained on.
+    """
+    labelled(store, first=20)
+    one, far, other, six = times("train", 4, camera="lab/box/gate")
+    put_at(store, [1, 6], [one, six], camera="gate")
+    first = freeze_version(store, Asked(noise=False), model=None, tagger=TAGGER)
+    assert {1, 6} <= splits(first.version)["train"]
+    put_at(store, [2, 3, 4], [one + APART_MS, far, other], camera="gate")
+    put_at(store, [5], times("test", 1, camera="lab/box/gate"), camera="gate")
+    store._connection.execute(
+        "UPDATE finding SET group_id = (SELECT group_id FROM finding WHERE event_id = ?) WHERE event_id = ?",
+        (event_id(1), event_id(3)),
+    )
+    draw(store, freeze(store, 2, 3, 4, 5, 6, random=True), {n: [person(6 * n)] for n in range(2, 7)})
+    done = people(store)
+    assert splits(done.version)["test"] == splits(first.version)["test"] | {4, 5}
+    assert not splits(done.version)["train"] & {2, 3, 4, 5, 6}
+    assert done.version.recipe["left_out_known_before"] == 3
+    assert any(note.startswith("3 images drawn at random cannot measure") for note in done.notes)
+
+
 def test_no_option_touches_the_test(store):
     labelled(store)
     put_at(store, [50, 51], times("train", 2, camera="lab/box/gate"), camera="gate")
@@ -212,7 +236,7 @@ def only_test_of_spot(store):
 REFUSED = [
     (no_labels, Asked(), "no image is labelled: `hub batch new`, annotate, `hub labels import`"),
     (all_forgotten, Asked(), r"no image is labelled \(2 images of batches were forgotten\)"),
-    (spot_without_batch, Asked(weak_spot=1), r"has no labelled image: make it a batch \(hub batch new --weak-spot 1"),
+    (spot_without_batch, Asked(weak_spot=1), r"has no labelled image: make it a batch \(hub batch new --weakspot 1"),
     (spot_without_labels, Asked(weak_spot=1), r"export batch 2 \(hub batch export 2\), annotate, hub labels import"),
     (spot_forgotten, Asked(weak_spot=1), "every image of batch 2 was forgotten, make it another"),
     (only_test, Asked(self_taught=False), "every labelled image is kept for measuring"),

@@ -7,6 +7,7 @@ import pytest
 from edge.contract.errors import UnusableError
 from hub.check import check_lines
 from hub.datasets.finding import find_version, resolve_version
+from hub.datasets.forgetting import holding, remove
 from hub.store import Store
 from hub.store_datasets import DatasetRow, recipe_of
 from hub.store_forgotten import Scope
@@ -199,3 +200,28 @@ def test_check_sees_a_version_that_holds_what_was_forgotten(store):
     lines, holds = check_lines(store)
     assert not holds
     assert any("a dataset version holds a picture of what was forgotten" in line for line in lines)
+
+
+def test_a_folder_that_something_else_was_put_into_is_not_removed(store):
+    """A version's place may have been used for something else since: `--out` names any folder."""
+    filled(store)
+    folder = people(store).folder
+    (folder / "thesis.txt").write_text("mine")
+    with pytest.raises(UnusableError, match=r"holds what is of no dataset version, thesis\.txt: nothing is forgotten"):
+        remove(store, holding(store, BOX), now_ms=1)
+    assert (folder / "thesis.txt").exists()
+    assert store.datasets.one(1).forgotten_at_ms is None
+    (folder / "thesis.txt").unlink()
+    remove(store, holding(store, BOX), now_ms=1)
+    assert not folder.exists()
+    assert store.datasets.one(1).forgotten_at_ms == 1
+
+
+def test_a_folder_that_was_moved_behind_a_link_goes_too(store, tmp_path):
+    filled(store)
+    folder = people(store).folder
+    folder.rename(tmp_path / "larger-disk")
+    folder.symlink_to(tmp_path / "larger-disk")
+    remove(store, holding(store, BOX), now_ms=1)
+    assert not (tmp_path / "larger-disk").exists()
+    assert not folder.is_symlink()

@@ -1,5 +1,6 @@
 """Dataset versions: one digest for one content, whole or not there, refused when changed."""
 
+import hashlib
 import os
 import shutil
 import signal
@@ -7,17 +8,21 @@ import subprocess
 import sys
 import textwrap
 
+import cv2
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.contract.errors import UnusableError
+from edge.detector.pictures import decode_jpeg
 from hub.datasets.version import (
     IMAGES,
     MANIFEST,
     digest_of,
     make_version,
+    read_image,
     read_jpeg,
     read_version,
     remove_parts,
@@ -180,3 +185,55 @@ def test_what_is_no_part_of_a_version_is_never_removed(tmp_path):
         (tmp_path / name / "notes.txt").write_text("mine")
     remove_parts(tmp_path)
     assert sorted(one.name for one in tmp_path.iterdir()) == sorted(names)
+
+
+BOX = member(0).boxes[0]
+NO_MEMBERS = [
+    ({"labels": ("kangaroo",)}, "has the label 'kangaroo', which the dataset version does not list"),
+    ({"boxes": (msgspec.structs.replace(BOX, label="kangaroo"),)}, "has the label 'kangaroo'"),
+    ({"boxes": (msgspec.structs.replace(BOX, xyxy=(20.0, 20.0, 10.0, 30.0)),)}, "has a box that is none"),
+]
+
+
+@pytest.mark.parametrize(("change", "says"), NO_MEMBERS)
+def test_a_version_from_elsewhere_is_held_against_the_same_rules(tmp_path, change, says):
+    """Whoever wrote it can have computed the digest, too."""
+    made = written(tmp_path / "v", [member(0)])
+    bad = msgspec.structs.replace(made, members=(msgspec.structs.replace(made.members[0], **change),))
+    bad = msgspec.structs.replace(bad, digest=digest_of(bad))
+    (tmp_path / "v" / MANIFEST).write_bytes(msgspec.json.encode(bad))
+    with pytest.raises(UnusableError, match=says):
+        read_version(tmp_path / "v")
+
+
+def test_two_pictures_of_one_name_are_no_version(tmp_path):
+    made = written(tmp_path / "v", [member(0)])
+    bad = msgspec.structs.replace(made, members=made.members * 2)
+    bad = msgspec.structs.replace(bad, digest=digest_of(bad))
+    (tmp_path / "v" / MANIFEST).write_bytes(msgspec.json.encode(bad))
+    with pytest.raises(UnusableError, match="two pictures of a dataset version are called"):
+        read_version(tmp_path / "v")
+
+
+def test_a_picture_is_read_as_it_is_stored_whatever_its_camera_says_of_up(tmp_path):
+    """Boxes are in pixels of what is stored; an EXIF orientation would turn the picture under them."""
+    plain = cv2.imencode(".jpg", np.arange(40 * 80 * 3, dtype=np.uint8).reshape(40, 80, 3))[1].tobytes()
+    tiff = b"MM\0*\0\0\0\x08" + b"\0\x01" + b"\x01\x12\0\x03\0\0\0\x01\0\x06\0\0" + b"\0\0\0\0"
+    exif = b"Exif\0\0" + tiff
+    turned = plain[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + plain[2:]
+    assert cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR).shape == (80, 40, 3)  # it is one that turns
+    one = member(0, sha256=hashlib.sha256(turned).hexdigest(), width=80, height=40, boxes=())
+    write_version(version_of([one]), tmp_path / "v", jpeg_of=lambda _: turned)
+    image = read_image(tmp_path / "v", one)
+    assert image.shape == (40, 80, 3)
+    assert (image == decode_jpeg(plain)).all()
+
+
+def test_a_picture_that_claims_gigabytes_is_refused_by_its_header(tmp_path):
+    jpeg = bytearray(cv2.imencode(".jpg", np.zeros((16, 16, 3), np.uint8))[1].tobytes())
+    frame = jpeg.index(b"\xff\xc0")
+    jpeg[frame + 5 : frame + 9] = b"\xff\xff\xff\xff"
+    one = member(0, sha256=hashlib.sha256(jpeg).hexdigest())
+    write_version(version_of([one]), tmp_path / "v", jpeg_of=lambda _: bytes(jpeg))
+    with pytest.raises(UnusableError, match=r"the picture \S+ of .* cannot be used: .* 65535x65535 pixels"):
+        read_image(tmp_path / "v", one)

@@ -193,7 +193,7 @@ def strange(version, folder):
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (broken, "frame-0 of {folder} is not an image, or it is cut short"),
+        (broken, "frame-0 of {folder} cannot be used: not a JPEG"),
         (changed, "frame-0.jpg was changed after it was frozen"),
         (altered, "version.json was changed after it was frozen"),
         (unlabelled, "freeze a version with labelled images of the test share"),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from edge.detector.detections import Detections
-from hub.evaluation.compare import Comparison, compare
+from hub.evaluation.compare import Comparison, Level, compare
 from hub.evaluation.seen import Seen
 from tests.hub.evaluation.scenes import LABELS, START_MS, made, member, seen
 
@@ -159,3 +159,38 @@ def test_a_comparison_goes_through_json_and_the_seed_decides_all():
     assert msgspec.json.decode(msgspec.json.encode(found), type=Comparison) == found
     assert compare(looks, other, score_threshold=0.4) == found
     assert compare(looks, other, score_threshold=0.4, seed=1) != found
+
+
+def test_all_that_is_not_of_a_weak_spot_is_told_when_it_is_asked_for():
+    """The gain on the weak spot is half of all; elsewhere as much is lost."""
+    of = [
+        member(
+            f"p{at:02}", [("car", BOX)], camera="lab/box/door", at_ms=START_MS + at * 60_000, weak_spots=(3,) * (at % 2)
+        )
+        for at in range(60)
+    ]
+    old = [seen(one, [("car", BOX, 0.9)] * (not one.weak_spots)) for one in of]
+    new = [seen(one, [("car", BOX, 0.9)] * bool(one.weak_spots)) for one in of]
+    found = compare(old, new, score_threshold=0.5, apart_from=3)
+    elsewhere = found.find("elsewhere", "3")
+    assert (elsewhere.images, elsewhere.objects) == (30, 30)
+    assert elsewhere.recall.difference == -1
+    assert found.find("weak spot", "3").recall.difference == 1
+    assert found.overall.recall.difference == 0
+    assert compare(old, new, score_threshold=0.5).of("elsewhere") == ()
+    assert compare(new[1::2], new[1::2], score_threshold=0.5, apart_from=3).of("elsewhere") == ()  # there is none
+
+
+def test_what_is_found_where_both_are_as_precise():
+    """The baseline is right in 3 of 4 boxes; the candidate from .6 up, where it finds 3 of 5, and never from .9 up."""
+    of = [member(f"p{at}", [("car", BOX)]) for at in range(5)]
+    old = [seen(one, [("car", BOX, 0.9)] if at < 3 else [("car", FAR, 0.5)] * (at == 3)) for at, one in enumerate(of)]
+    told = [(FAR, 0.95), (BOX, 0.8), (BOX, 0.7), (BOX, 0.6), (FAR, 0.55)]
+    new = [seen(one, [("car", *box)]) for one, box in zip(of, told, strict=True)]
+    found = compare(old, new, score_threshold=0.5)
+    assert found.overall.precision.baseline == 0.75
+    assert found.level == Level(score=pytest.approx(0.6), recall=0.6)
+    worse = [seen(one, [("car", FAR, 0.9), ("car", BOX, 0.6)]) for one in of]
+    assert compare(old, worse, score_threshold=0.5).level is None
+    tied = [seen(one, [("car", BOX, 0.7), ("car", FAR, 0.7)]) for one in of]  # of equal scores all count or none
+    assert compare(old, tied, score_threshold=0.5).level is None

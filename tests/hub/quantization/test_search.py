@@ -14,14 +14,17 @@ def lost(points: float) -> Judged:
     return Judged(of="val", truth="labels", images=1, losses=(loss,))
 
 
-def ways(tries: list[int], *, harmful: int, slow_from: int):
+def ways(tries: list[int], *, harmful: int, slow_from: int, golden_from: int = 0):
     """Open files of which the first `harmful` layers cost a point each; with `slow_from` layers in float it is slow."""
 
     def opened(nodes: frozenset[str]) -> Opened:
         tries.append(len(nodes))
         left = sum(f"node-{at}" not in nodes for at in range(harmful))
         return Opened(
-            infer=lambda _: {}, judge=lambda: lost(left), ratio=lambda: 1.0 if len(nodes) >= slow_from else 0.7
+            infer=lambda _: {},
+            judge=lambda: lost(left),
+            fault=lambda: "other boxes" if len(nodes) < golden_from else "",
+            ratio=lambda: 1.0 if len(nodes) >= slow_from else 0.7,
         )
 
     return opened
@@ -53,3 +56,16 @@ def test_without_need_nothing_is_ranked():
 
     assert fewest(never, way=ways([], harmful=0, slow_from=99), budget=0.5, slowest=0.95).holds
     assert not fewest(never, way=ways([], harmful=9, slow_from=0), budget=0.5, slowest=0.95).holds
+
+
+def test_the_golden_set_has_a_word():
+    """Within the budget with 2 layers in float, but the golden set asks for 6."""
+    found = fewest(lambda: LAYERS, way=ways([], harmful=2, slow_from=99, golden_from=6), budget=0.5, slowest=0.95)
+    assert (len(found.float_layers), found.holds) == (6, True)
+
+
+def test_what_does_not_hold_is_at_least_without_fault():
+    """2 layers in float would lose the same as 4 and more; only from 4 on the golden set agrees, and 8 are slow."""
+    way = ways([], harmful=20, slow_from=8, golden_from=4)
+    found = fewest(lambda: LAYERS, way=way, budget=0.5, slowest=0.95)
+    assert (len(found.float_layers), found.fault, found.holds) == (4, "", False)

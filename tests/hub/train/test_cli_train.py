@@ -12,9 +12,11 @@ import onnx
 import pytest
 
 import hub.cli
+from edge.contract.errors import UnusableError
 from edge.detector.opening import find_starter, read_model
 from hub.store import Store
 from hub.train.asked import find_unfinished, remember
+from hub.train.candidate import candidate_folder, folder_name
 from hub.train.checkpoint import CHECKPOINT
 from hub.train.training import read_training
 from tests.brokers import wait_until
@@ -193,3 +195,40 @@ def test_what_was_killed_and_terminated_ends_as_if_it_never_was(version, tmp_pat
     assert whole.returncode == 0, said
     assert json.loads(printed)["training"]["resumed"] == 0
     assert weights(tmp_path / "whole") == weights(tmp_path / "candidates" / "starter-4")
+
+
+REFUSED = [
+    (("--out", "."), ". is there already"),
+    (("--out", "dangling"), "dangling is there already"),  # a link to nothing
+    (("--out", "c", "--new-label", "a\nb"), "cannot be a label"),
+    (("--out", "c", "--new-label", ""), "cannot be a label"),
+]
+
+
+@pytest.mark.parametrize(("words", "says"), REFUSED)
+def test_what_would_fail_after_the_training_is_refused_before_it(run, version, tmp_path, words, says) -> None:
+    (tmp_path / "dangling").symlink_to("nowhere")
+    for source in (("--dataset", version), ("--self-taught",)):
+        status, printed, said = run(*source, *words, *TINY)
+        assert (status, printed, len(said.splitlines())) == (2, "", 1), said
+        assert says in said
+    assert {path.name for path in tmp_path.iterdir()} == {"dangling"}
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"), [("../../elsewhere", "elsewhere"), ("/etc/x", "etc-x"), ("..", "model"), ("ok-1", "ok-1")]
+)
+def test_a_name_from_elsewhere_leads_nowhere_else(name, folder) -> None:
+    assert folder_name(name) == folder
+
+
+def test_what_a_killed_process_wrote_of_a_candidate_goes_with_its_part(tmp_path) -> None:
+    part = tmp_path / "c.part"
+    (part / "candidate").mkdir(parents=True)
+    (part / "candidate" / "half.onnx").write_bytes(b"half")
+    with candidate_folder(tmp_path / "c", part=part) as folder:
+        (folder / "model.onnx").write_bytes(b"whole")
+    assert [path.name for path in (tmp_path / "c").iterdir()] == ["model.onnx"]
+    with pytest.raises(UnusableError, match="is there already"), candidate_folder(tmp_path / "c", part=part):
+        pass
+    assert not list(part.iterdir())

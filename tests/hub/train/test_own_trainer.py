@@ -111,19 +111,30 @@ def test_no_process_of_a_command_outlives_it(tmp_path) -> None:
     wait_until(lambda: not alive(int(pid.read_text())))
 
 
+def test_a_command_that_removes_its_log_is_its_own_affair(tmp_path) -> None:
+    log = tmp_path / "log"
+    with pytest.raises(UnusableError, match=f"ended with status 3; its output: {log}$"):
+        run_command(f"rm {shlex.quote(str(log))}; exit 3", environment={}, log=log)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_ctrl_c_ends_a_command_with_its_children(tmp_path, version) -> None:
+@pytest.mark.parametrize("times", [1, 2])  # whoever does not want to wait for it presses again
+def test_ctrl_c_ends_a_command_with_its_children(tmp_path, version, times) -> None:
     pids = tmp_path / "pids"
     # A child that does not mind SIGTERM: it takes SIGKILL.
     program = (
-        f"trap '' TERM; sh -c 'trap \"\" TERM; echo $$ >> {pids}; while :; do sleep 1; done' & echo $$ >> {pids}; wait"
+        f"trap 'touch {pids}.asked' TERM; sh -c 'trap \"\" TERM; echo $$ >> {pids}; while :; do sleep 1; done' &"
+        f" echo $$ >> {pids}; while :; do wait; done"
     )
     words = ["--dataset", str(version), "--command", program, "--input", "96x96", "--out", str(tmp_path / "c")]
     hub = subprocess.Popen([sys.executable, "-m", "hub", "train", *words], stderr=subprocess.PIPE, text=True)
     try:
         wait_until(lambda: pids.exists() and len(pids.read_text().split()) == 2, deadline_s=60)
         hub.send_signal(signal.SIGINT)
+        if times == 2:
+            wait_until((tmp_path / "pids.asked").exists, deadline_s=60)
+            hub.send_signal(signal.SIGINT)
         said = hub.communicate(timeout=60)[1]
     finally:
         hub.kill()
