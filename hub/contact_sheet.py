@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.contract.errors import UnusableError
-from edge.contract.jpeg import jpeg_size
+from edge.detector.pictures import decode_jpeg
 from hub.annotation import CARRIED, CONTEXT, Xyxy
 
 DETECTOR: Final = "detector"
@@ -93,23 +93,6 @@ def contact_sheet(tiles: Sequence[Tile], *, title: str, columns: int = 5) -> byt
         x, y = _GAP + at % columns * (_TILE[0] + _GAP), _HEADER + at // columns * (_TILE[1] + _GAP)
         _draw_tile(sheet[y : y + _TILE[1], x : x + _TILE[0]], tile)
     return cv2.imencode(".png", sheet)[1].tobytes()
-
-
-def decode_jpeg(jpeg: bytes) -> Image:
-    """Return the picture as BGR, not turned by its EXIF orientation.
-
-    Raises `UnusableError` when the header is broken or states too large a picture, or when decoding fails.
-    """
-    width, height = jpeg_size(jpeg)
-    try:
-        image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error as error:
-        msg = f"broken JPEG: {error.err}"
-        raise UnusableError(msg) from error
-    if image is None or image.shape[:2] != (height, width):
-        msg = "broken JPEG"
-        raise UnusableError(msg)
-    return image
 
 
 def _draw_header(sheet: Image, title: str, tiles: Sequence[Tile]) -> None:

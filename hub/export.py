@@ -32,10 +32,11 @@ from urllib.parse import quote
 
 from edge.contract.errors import UnusableError
 from edge.contract.samples import plain_text
+from edge.detector.pictures import decode_jpeg
 from hub.annotation import CONTEXT, AnnotatedImage, Annotation, AnnotationSet, named, row_order
 from hub.batch_view import BatchView, Member, image_names
 from hub.carried import carried
-from hub.contact_sheet import Image, Tile, contact_sheet, decode_jpeg
+from hub.contact_sheet import Image, Tile, contact_sheet
 from hub.export_folder import MANIFEST, find_folder, write_whole
 from hub.export_readme import MAX_LINE, readme, title_of
 from hub.formats import coco, cvat, labelstudio, voc, yolo

@@ -19,8 +19,8 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from edge.contract.errors import UnusableError
+from edge.detector.pictures import decode_jpeg
 from hub.annotation import Annotation
-from hub.contact_sheet import decode_jpeg
 from hub.plots import BLUE, GREY, ORANGE, WIDTH_IN, plain_axes, title
 
 PERSON, MACHINE = BLUE, ORANGE

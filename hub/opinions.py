@@ -29,9 +29,9 @@ from edge.contract.card import ModelCard
 from edge.contract.errors import UnusableError
 from edge.detector.detections import Detections
 from edge.detector.detector import Detector, open_detector
+from edge.detector.pictures import decode_jpeg
 from edge.detector.tiling import detect_tiled
 from hub.annotation import MIN_SIDE_PX, Annotation
-from hub.contact_sheet import decode_jpeg
 from hub.store import Store
 
 LEAST_SCORE: Final = 0.05

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from edge.contract.card import ModelCard
 from edge.contract.errors import UnusableError
-from hub.contact_sheet import decode_jpeg
+from edge.detector.pictures import decode_jpeg
 from hub.datasets.field import Taken, choose
 from hub.datasets.measured_noise import measured_noise
 from hub.datasets.noise import noisy_copies

@@ -27,7 +27,7 @@ from edge.contract.errors import UnusableError
 from edge.contract.samples import Light, Reason, Xyxy
 from edge.detector.blur import MIN_SIDE_PX, edge_spreads
 from edge.detector.light import measure_light
-from hub.contact_sheet import decode_jpeg
+from edge.detector.pictures import decode_jpeg
 from hub.datasets.quality import jpeg_quality
 from hub.store import Store
 from hub.store_light import SeenRow

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from edge.contract.samples import Xyxy
 from edge.detector.light import is_grayscale, measure_light
-from hub.contact_sheet import decode_jpeg
+from edge.detector.pictures import decode_jpeg
 from hub.datasets.blurring import blur_all, blur_boxes
 from hub.datasets.measured_noise import MOMENT_MS, WHOLE, CameraNoise, Look, Moment
 from hub.datasets.quality import jpeg_quality

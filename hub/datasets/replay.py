@@ -17,7 +17,7 @@ import numpy as np
 from edge.contract.errors import UnusableError
 from edge.contract.jpeg import MAX_PIXELS, MAX_SIDE
 from edge.contract.samples import MAX_JPEG_BYTES
-from hub.contact_sheet import decode_jpeg
+from edge.detector.pictures import decode_jpeg
 from hub.datasets.splits import VAL_SHARE, drawn
 from hub.datasets.version import Member
 

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from edge.contract.errors import UnusableError
+from edge.detector.pictures import decode_jpeg
 from hub.contact_sheet import (
     FAINT_INK,
     GREY,
@@ -19,7 +20,6 @@ from hub.contact_sheet import (
     PAPER,
     Colour,
     Image,
-    decode_jpeg,
     fit,
     outline,
     scaled,

@@ -23,7 +23,7 @@ import msgspec
 
 from edge.contract.errors import UnusableError
 from edge.contract.samples import Label
-from hub.contact_sheet import decode_jpeg
+from edge.detector.pictures import decode_jpeg
 from hub.datasets.layouts import Layout
 from hub.datasets.replay import read_picture
 from hub.datasets.version import Member, MemberBox, Split, Version, make_version, write_version

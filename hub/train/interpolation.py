@@ -29,9 +29,8 @@ from numpy.typing import NDArray
 from edge.detector.detector import open_detector
 from edge.detector.letterbox import Size
 from edge.detector.opening import ModelFile
-from hub.contact_sheet import decode_jpeg
 from hub.datasets.teaching import open_teacher, taught
-from hub.datasets.version import Member, read_jpeg
+from hub.datasets.version import Member, read_image
 from hub.evaluation.ap import precisions
 from hub.evaluation.columns import columns
 from hub.evaluation.seen import Seen, look
@@ -104,7 +103,7 @@ class Interpolation:
             msgspec.structs.replace(
                 member,
                 labels=teacher.labels,
-                boxes=taught(teacher, decode_jpeg(read_jpeg(self._folder, member))),
+                boxes=taught(teacher, read_image(self._folder, member)),
                 by="self",
             )
             for member in self._replay

@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 
 from edge.contract.card import InputSpec
 from edge.detector.letterbox import Size, place
-from hub.contact_sheet import decode_jpeg
-from hub.datasets.version import Member, read_jpeg
+from hub.datasets.version import Member, read_image
 from hub.train.lesson import Floats, Lesson
 from hub.train.recipe import Recipe
 
@@ -199,7 +198,7 @@ class Lessons:
         """Open a picture. What is opened is kept as long as there is room: a lesson does not depend on it."""
         if name in self._images:
             return self._images[name]
-        image = _image(decode_jpeg(read_jpeg(self._folder, self._members[name])))
+        image = _image(read_image(self._folder, self._members[name]))
         if self._held_bytes + image.nbytes <= _ROOM_BYTES:
             self._images[name] = image
             self._held_bytes += image.nbytes

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from edge.contract.errors import UnusableError
-from hub.contact_sheet import Tile, contact_sheet, decode_jpeg
+from edge.detector.pictures import decode_jpeg
+from hub.contact_sheet import Tile, contact_sheet
 
 GREEN = (0, 160, 0)
 

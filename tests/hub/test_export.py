@@ -12,9 +12,9 @@ import pytest
 
 from edge.contract.errors import UnusableError
 from edge.contract.samples import Box, WitnessKind
+from edge.detector.pictures import decode_jpeg
 from hub.annotation import Annotation
 from hub.batch_view import BatchView, Member, image_names
-from hub.contact_sheet import decode_jpeg
 from hub.export import Format, export_batch
 from hub.formats.coco import read_coco
 from hub.formats.cvat import read_cvat

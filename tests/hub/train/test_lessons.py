@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edge.contract.card import InputSpec
 from edge.detector.letterbox import Letterbox
-from hub.contact_sheet import decode_jpeg
+from edge.detector.pictures import decode_jpeg
 from hub.datasets.version import Member, MemberBox, make_version, read_jpeg, write_version
 from hub.train.lessons import Lessons
 from hub.train.recipe import Recipe
