@@ -17,12 +17,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
+
+import msgspec
 
 from edge.contract.errors import UnusableError
 
 MIN_SIDE_PX: Final = 3.0
 MAX_SIDE_PX: Final = 65535  # JPEG stores a side in 16 bits
+
+SidePx = Annotated[int, msgspec.Meta(ge=1, le=MAX_SIDE_PX)]
+"""A side of an image, as a file states it."""
 
 CARRIED: Final = "carried"
 CONTEXT: Final = "context"

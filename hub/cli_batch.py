@@ -40,9 +40,7 @@ MAX_BATCH: Final = 10_000
 def batch_new(
     weak_spot: Annotated[
         int | None,
-        typer.Option(
-            "--weakspot", "--weak-spot", metavar="ID", help="Only what is of this weak spot, from `hub weakspots`."
-        ),
+        typer.Option("--weakspot", metavar="ID", help="Only what is of this weak spot, from `hub weakspots`."),
     ] = None,
     size: Annotated[
         int | None,

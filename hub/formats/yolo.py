@@ -21,7 +21,7 @@ import msgspec
 
 from edge.contract.errors import UnusableError
 from edge.contract.jpeg import jpeg_size
-from hub.annotation import AnnotatedImage, Annotation, AnnotationSet, Xyxy, named
+from hub.annotation import AnnotatedImage, Annotation, AnnotationSet, SidePx, Xyxy, named
 from hub.drawn import DrawnBox, DrawnImage, DrawnSet, Faults
 from hub.formats import Files, Source, number, open_files, text_of
 from hub.label_faults import strict
@@ -60,8 +60,8 @@ class _Box(msgspec.Struct, frozen=True):
 
 class _Image(msgspec.Struct, frozen=True):
     name: str
-    width: int
-    height: int
+    width: SidePx
+    height: SidePx
     boxes: tuple[_Box, ...] = ()
 
 

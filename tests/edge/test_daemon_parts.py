@@ -1,6 +1,7 @@
 """The daemon's rules one by one: it is made, not started."""
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -86,7 +87,8 @@ def test_a_spool_that_cannot_be_read_costs_no_heartbeat(idle, monkeypatch, caplo
     for name in ("flush", "counters", "health"):
         monkeypatch.setattr(idle._spool, name, lambda: (_ for _ in ()).throw(SpoolError("the disk is gone")))
     idle._publisher._heartbeat = None
-    idle._publish_health()
+    with caplog.at_level(logging.WARNING, logger="edge.daemon"):
+        idle._publish_health()
     assert decode(idle._publisher._heartbeat, Heartbeat).dropped == {"writer_busy": 1}
     assert "the disk is gone" in caplog.text
     assert read_status(idle._config.data_dir).faults == {"detections_lost": 3}
