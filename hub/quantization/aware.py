@@ -2,10 +2,10 @@
 
 Every tensor that the file reads in 8 bits is rounded to the file's own grid on the way through the graph; the gradient
 passes the rounding as if it were not there, and stops where a value is clipped (Jacob et al., CVPR 2018). The float32
-model is the teacher, on the calibration pictures; no label is used. The grids stay as they were calibrated, so the
+model is the teacher, by the `keep` of its head's loss; no label is used. The grids stay as they were calibrated, so the
 answer fits the file.
 
-Law: on the calibration pictures the answer is no farther from float32 than what it began with.
+Law: on these pictures the answer is no farther from float32 than what it began with.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from edge.contract.errors import UnusableError
 from hub.quantization.layers import Grid, Model, float_weights, grids
 from hub.train.graph import Seen, TorchGraph
+from hub.train.lesson import HeadLoss, Lesson
 
 STEPS: Final = 200
 BATCH: Final = 8
 RATE: Final = 2e-5
+_COLOURS: Final = 3
 
 Tensor = Any
 
@@ -33,8 +35,9 @@ def fine_tuned(
     quantized: Model,
     original: Model,
     tensors: Sequence[NDArray[np.float32]],
+    head: HeadLoss,
+    classes: int,
     steps: int = STEPS,
-    seed: int = 0,
     on_step: Callable[[int, int], None] = lambda _done, _steps: None,
 ) -> dict[str, NDArray[np.float32]]:
     """Return weights by their names in the original file, for `layers.with_weights`.
@@ -44,8 +47,9 @@ def fine_tuned(
         quantized: the file in 8 bits, whose grids are kept.
         original: the same in float32.
         tensors: input tensors of pictures, `[1, ...]` each.
+        head: what the head's outputs cost; only `keep` is asked.
+        classes: how many labels there are.
         steps: of `BATCH` pictures each.
-        seed: of which pictures.
         on_step: is told steps done, and of how many.
 
     Raises `UnusableError` when the graph cannot be trained through or the loss is not finite.
@@ -55,33 +59,47 @@ def fine_tuned(
     corrected = float_weights(quantized, original)
     student.load({name: corrected[name].astype(np.float32) if name in corrected else begin[name] for name in begin})
     rounding = _rounding(grids(quantized, original))
-    first, before = student.state(), _mean_apart(student, teacher, tensors, rounding)
+    height, width = tensors[0].shape[2:] if tensors[0].shape[1] == _COLOURS else tensors[0].shape[1:3]
+
+    def apart(at: Sequence[int]) -> Tensor:
+        images = np.concatenate([tensors[one] for one in at])
+        lesson = _nothing_looked_for(images, classes)
+        fed = torch.from_numpy(images)
+        return head(student(fed, seen=rounding), teacher(fed), lesson, input_size=(width, height))["keep"]
+
+    first, before = student.state(), _mean(apart, len(tensors))
     optimizer = torch.optim.Adam(student.parameters(), lr=RATE)
-    drawn = np.random.default_rng(seed)
+    drawn = np.random.default_rng(0)
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = RATE * 0.5 * (1 + np.cos(np.pi * step / steps))
-        picked = drawn.choice(len(tensors), size=min(BATCH, len(tensors)), replace=False)
-        images = torch.from_numpy(np.concatenate([tensors[at] for at in picked]))
         optimizer.zero_grad()
-        loss = _apart(student(images, seen=rounding), teacher(images))
+        loss = apart(drawn.choice(len(tensors), size=min(BATCH, len(tensors)), replace=False).tolist())
         if not torch.isfinite(loss):
             msg = "the loss of the quantization-aware fine-tune is not finite; nothing is written"
             raise UnusableError(msg)
         loss.backward()
         optimizer.step()
         on_step(step + 1, steps)
-    return student.state() if _mean_apart(student, teacher, tensors, rounding) < before else first
+    return student.state() if _mean(apart, len(tensors)) < before else first
 
 
-def _mean_apart(student: TorchGraph, teacher: TorchGraph, tensors: Sequence[NDArray[np.float32]], seen: Seen) -> float:
+def _mean(apart: Callable[[Sequence[int]], Tensor], count: int) -> float:
     """Return the loss over all pictures."""
-    parts = []
     with torch.no_grad():
-        for at in range(0, len(tensors), BATCH):
-            images = torch.from_numpy(np.concatenate(tensors[at : at + BATCH]))
-            parts.append(float(_apart(student(images, seen=seen), teacher(images))))
-    return float(np.mean(parts))
+        return float(np.mean([float(apart(range(at, min(at + BATCH, count)))) for at in range(0, count, BATCH)]))
+
+
+def _nothing_looked_for(images: NDArray[np.float32], classes: int) -> Lesson:
+    """Return a lesson in which the teacher says what is there."""
+    n = len(images)
+    return Lesson(
+        images,
+        (np.zeros((0, 4), np.float32),) * n,
+        (np.zeros(0, np.int64),) * n,
+        (np.zeros(0, np.bool_),) * n,
+        np.zeros((n, classes), np.bool_),
+    )
 
 
 def _rounding(known: Mapping[tuple[str, str], Grid]) -> Seen:
@@ -107,13 +125,3 @@ def _rounding(known: Mapping[tuple[str, str], Grid]) -> Seen:
         return clipped + (rounded - clipped).detach()
 
     return seen
-
-
-def _apart(outputs: Mapping[str, Tensor], meant: Mapping[str, Tensor]) -> Tensor:
-    """Return the error as a share of the power, the mean over the floating outputs: what the search ranks by."""
-    parts = [
-        ((outputs[name] - right) ** 2).sum() / (right**2).sum().clamp_min(1e-12)
-        for name, right in meant.items()
-        if right.is_floating_point()
-    ]
-    return torch.stack(parts).mean()

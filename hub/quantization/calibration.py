@@ -21,11 +21,12 @@ from hub.datasets.version import Member, Version, read_image
 
 MOST: Final = 100
 FEWEST: Final = 30
+MOST_TO_TUNE: Final = 200
 
 
 def pictures_to_calibrate(version: Version, *, most: int = MOST) -> tuple[Member, ...]:
     """Return up to `most` pictures, spread over cameras and time. Raises `UnusableError` when there is none."""
-    originals = [one for one in version.members if one.split in {"train", "val"} and not one.copy_of]
+    originals = _originals(version)
     field = [one for one in originals if one.labels or one.event_id]
     replay = [one for one in originals if not (one.labels or one.event_id)]
     chosen = spread(field, most)
@@ -35,6 +36,11 @@ def pictures_to_calibrate(version: Version, *, most: int = MOST) -> tuple[Member
         msg = f"the dataset version {version.digest[:12]} has no picture in train or val to calibrate with"
         raise UnusableError(msg)
     return chosen
+
+
+def pictures_to_tune_on(version: Version) -> tuple[Member, ...]:
+    """Return the pictures on which float32 teaches its 8-bit self: field and replay, as no label is needed."""
+    return spread(_originals(version), MOST_TO_TUNE)
 
 
 def spread(members: Sequence[Member], most: int) -> tuple[Member, ...]:
@@ -51,3 +57,7 @@ def tensors_of(
     """Return the input tensors of pictures. Raises `UnusableError` for one that was changed or is none."""
     letterbox = Letterbox(spec, input_size=size)
     return tuple(letterbox(read_image(folder, member))[0].copy() for member in members)
+
+
+def _originals(version: Version) -> list[Member]:
+    return [one for one in version.members if one.split in {"train", "val"} and not one.copy_of]

@@ -30,7 +30,7 @@ from edge.detector.runtimes import installed_runtimes
 from edge.frame import Image
 from hub.datasets.version import Member, Version, read_image, read_jpeg, read_version
 from hub.quantization.bench import Bench, Floated, fault_of, outputs_of
-from hub.quantization.calibration import pictures_to_calibrate, spread, tensors_of
+from hub.quantization.calibration import pictures_to_calibrate, pictures_to_tune_on, spread, tensors_of
 from hub.quantization.judging import Judge, judge_by, pictures_to_choose_on, pictures_to_judge_on
 from hub.quantization.layers import Layer, Model, layers, put_back, with_weights
 from hub.quantization.report import Judged, Quantization, Runtime, Tried
@@ -95,6 +95,7 @@ class _Task:
     terms: Terms
     bench: Bench
     golden: GoldenSet | None
+    to_tune_on: Callable[[], Tensors]
     watch: Watch
 
 
@@ -140,6 +141,9 @@ def quantize(
             images=_images(version_folder, spread(pictures, _TIMED_ON)),
             terms=terms,
             bench=bench,
+            to_tune_on=functools.partial(
+                tensors_of, version_folder, pictures_to_tune_on(version), spec=found.card.input, size=size
+            ),
             golden=_golden_set(found.path.parent, size) or bench.golden(golden),
             watch=watch,
         )
@@ -267,6 +271,7 @@ def _fine_tuned(task: _Task, runtime: Runtime, quantized: Model, plain: Tried, *
     """Fine-tune the weights with the layers in 8 bits that the search left there."""
     try:
         from hub.quantization.aware import fine_tuned
+        from hub.train.heads import taught
     except ModuleNotFoundError as error:
         msg = f'{error.name} is not installed; run: pip install "weakspot[train]"'
         raise UnusableError(msg) from error
@@ -277,7 +282,9 @@ def _fine_tuned(task: _Task, runtime: Runtime, quantized: Model, plain: Tried, *
         task.model.path,
         quantized=model,
         original=task.original,
-        tensors=task.tensors,
+        tensors=task.to_tune_on(),
+        head=taught(floated.detector.head_name).loss,
+        classes=len(task.card.labels),
         steps=task.terms.steps,
         on_step=lambda done, steps: task.watch.shown(f"{runtime}: fine-tuning for 8 bits", done, steps),
     )

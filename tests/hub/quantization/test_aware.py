@@ -10,6 +10,7 @@ import torch
 from hub.quantization.aware import fine_tuned
 from hub.quantization.layers import grids, with_weights
 from hub.quantization.vendors import by_nncf
+from hub.train.centernet_loss import loss
 from tests.hub.quantization.blobs import blob_model, picture
 
 
@@ -36,7 +37,7 @@ def test_it_comes_nearer_to_float32_on_the_same_grids(tmp_path):
     original = onnx.load(path)
     images = [tensor(seed) for seed in range(16)]
     quantized = by_nncf(original, "images", images)
-    weights = fine_tuned(path, quantized=quantized, original=original, tensors=images, steps=60)
+    weights = fine_tuned(path, quantized=quantized, original=original, tensors=images, head=loss, classes=1, steps=60)
     tuned = with_weights(quantized, original, weights)
     meant, plain, aware = (run(model, images) for model in (original, quantized, tuned))
     assert np.square(aware - meant).mean() < np.square(plain - meant).mean()
@@ -50,6 +51,6 @@ def test_no_step_is_what_the_vendor_made(tmp_path):
     original = onnx.load(path)
     images = [tensor(seed) for seed in range(4)]
     quantized = by_nncf(original, "images", images)
-    weights = fine_tuned(path, quantized=quantized, original=original, tensors=images, steps=0)
+    weights = fine_tuned(path, quantized=quantized, original=original, tensors=images, head=loss, classes=1, steps=0)
     same = with_weights(quantized, original, weights)
     np.testing.assert_array_equal(run(same, images), run(quantized, images))
