@@ -68,8 +68,9 @@ def quantize(
 
     try:
         from hub.quantization.lines import quantization_lines
-        from hub.quantization.quantize import Terms, Watch
+        from hub.quantization.quantize import Terms
         from hub.quantization.quantize import quantize as quantize_model
+        from hub.quantization.watch import Watch
     except ModuleNotFoundError as missing:
         msg = f'{missing.name} is not installed; run: pip install "weakspot[quantize]"'
         raise UnusableError(msg) from None

@@ -46,6 +46,7 @@ from hub.datasets.version import read_version
 from hub.evaluation.compare import Comparison
 from hub.evaluation.report import Baseline, OnImage, Report, measure
 from hub.gate_rules import BUDGET, Check, judge
+from hub.lines import points
 from hub.quantization.report import REPORT as QUANTIZATION
 from hub.quantization.report import read_quantization
 from hub.store import Store
@@ -152,7 +153,7 @@ def variant_checks(folder: Path, card: ModelCard, *, budget: float) -> list[Chec
         why = (
             "it is of another model file"
             if measured.model_sha256 != card.sha256
-            else f"its budget was {measured.budget:g} points, not {budget:g}"
+            else f"its budget was {points(measured.budget)}, not {budget:g}"
         )
         return [Check(name=name, outcome="insufficient", text=f"{why}: run `hub quantize` again")]
     checks = []
@@ -163,7 +164,7 @@ def variant_checks(folder: Path, card: ModelCard, *, budget: float) -> list[Chec
             if one.name == variant.name and one.sha256 == variant.sha256 and one.kept and not one.parity
         }
         missing = sorted(set(variant.runtimes) - good) if variant.runtimes else ["any runtime"]
-        text = f"not measured within {budget:g} points on {', '.join(missing)}" if missing else "within the budget"
+        text = f"not measured within {points(budget)} on {', '.join(missing)}" if missing else "within the budget"
         checks.append(Check(name=f"variant {variant.name}", outcome="fail" if missing else "pass", text=text))
     return checks
 

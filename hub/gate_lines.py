@@ -5,7 +5,7 @@ from typing import Final
 
 from hub.gate import GATE, GateReport
 from hub.gate_rules import Check
-from hub.lines import WIDTH, cut, wrapped
+from hub.lines import WIDTH, cut, points, wrapped
 
 _WORDS: Final = {"pass": "pass", "fail": "FAIL", "insufficient": "?"}
 _COLUMN: Final = 6
@@ -16,7 +16,7 @@ def gate_lines(report: GateReport, *, moved: str) -> list[str]:
     verdict = "passes" if report.passed else "does not pass"
     lines = [
         cut(f"{report.release} {verdict}", WIDTH),
-        cut(f"against {report.baseline}, dataset {report.dataset[:12]}, budget {report.budget:g} points", WIDTH),
+        cut(f"against {report.baseline}, dataset {report.dataset[:12]}, budget {points(report.budget)}", WIDTH),
         "",
     ]
     for check in report.checks:

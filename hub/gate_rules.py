@@ -9,6 +9,7 @@ import msgspec
 
 from hub.evaluation.compare import Change, Comparison, GroupChange
 from hub.evaluation.groups import FEW_OBJECTS, FEW_UNITS
+from hub.lines import points
 
 ALARM: Final = 0.05  # of the candidates that lose nothing, those refused for a group
 BUDGET: Final = 1.0
@@ -115,10 +116,10 @@ def _over_all(overall: GroupChange, *, budget: float) -> Iterator[Check]:
         elif 100 * change.difference >= -budget:
             yield Check(name=name, outcome="pass", text=text)
         elif _shown(change, _critical(2)):
-            yield Check(name=name, outcome="fail", text=f"more than {budget:g} points are lost: {text}")
+            yield Check(name=name, outcome="fail", text=f"a loss of more than {points(budget)}: {text}")
         else:
             more = math.ceil(overall.images * (_times(change, _Z) - 1))
-            text = f"more than {budget:g} points seem lost: {text}; about {_images(more)} more would tell"
+            text = f"perhaps a loss of more than {points(budget)}: {text}; about {_images(more)} more would tell"
             yield Check(name=name, outcome="insufficient", text=text)
 
 
@@ -135,13 +136,13 @@ def _elsewhere(comparison: Comparison, weak_spot: int | None, *, budget: float) 
         name, text = f"{measure_name} elsewhere", _figures(change)
         lost = change.difference is not None and 100 * change.difference < -budget
         if lost and _shown(change, _critical(2)):
-            yield Check(name=name, outcome="fail", text=f"more than {budget:g} points are lost: {text}")
+            yield Check(name=name, outcome="fail", text=f"a loss of more than {points(budget)}: {text}")
         elif group.few or change.low is None:
             text = f"only {_extent(group)}: cannot be told. {text}"
             yield Check(name=name, outcome="insufficient", text=text, required=False)
         elif lost:
             more = math.ceil(group.images * (_times(change, _Z) - 1))
-            text = f"more than {budget:g} points seem lost: {text}; about {_images(more)} more would tell"
+            text = f"perhaps a loss of more than {points(budget)}: {text}; about {_images(more)} more would tell"
             yield Check(name=name, outcome="insufficient", text=text, required=False)
         else:
             yield Check(name=name, outcome="pass", text=text)
@@ -154,7 +155,7 @@ def _precision(comparison: Comparison, *, budget: float) -> Iterator[Check]:
         return
     name, text = "precision over all", _figures(change)
     if not _shown(change, _critical(1)):
-        text = f"more than {budget:g} points seem lost, which may be chance: {text}"
+        text = f"a loss of more than {points(budget)}, which may be chance: {text}"
         yield Check(name=name, outcome="insufficient", text=text, required=False)
     elif level is None or recall is None or 100 * (level.recall - recall) < -budget:
         found = "never"
@@ -183,12 +184,12 @@ def _parts(comparison: Comparison, *, budget: float) -> Iterator[Check]:
             name, text = f"{measure_name} of {group.kind} {group.name or 'from elsewhere'}", _figures(change)
             if _shown(change, critical):
                 stopped += 1
-                yield Check(name=name, outcome="fail", text=f"more than {budget:g} points are lost: {text}")
+                yield Check(name=name, outcome="fail", text=f"a loss of more than {points(budget)}: {text}")
             else:
-                text = f"more than {budget:g} points seem lost, which may be chance: {text}"
+                text = f"a loss of more than {points(budget)}, which may be chance: {text}"
                 yield Check(name=name, outcome="insufficient", text=text, required=False)
     if enough and not stopped:
-        text = f"no loss of more than {budget:g} points is shown in any of {len(enough)}"
+        text = f"no loss of more than {points(budget)} is shown in any of {len(enough)}"
         yield Check(name="labels, sizes and cameras", outcome="pass", text=text)
     if few:
         told = ", ".join(f"{group.kind} {group.name or 'from elsewhere'} ({group.objects})" for group in few)

@@ -22,6 +22,21 @@ def counted(number: int, word: str) -> str:
     return f"{number} {word}{'s' * (number != 1)}"
 
 
+def points(number: float) -> str:
+    """Return "1 point", "1.5 points"."""
+    return f"{number:g} point{'s' * (number != 1)}"
+
+
 def wrapped(text: str, *, width: int = WIDTH) -> list[str]:
     """Return the text as lines, at least one; words with hyphens, such as options, stay whole."""
     return textwrap.wrap(text, width, break_on_hyphens=False) or [""]
+
+
+def spell_seconds(seconds: float) -> str:
+    """Return "40 seconds", "4 minutes" or "2.5 hours"."""
+    if seconds < 90:
+        whole = max(1, round(seconds))
+        return f"{whole} second{'s' * (whole != 1)}"
+    if seconds < 5400:
+        return f"{round(seconds / 60)} minutes"
+    return f"{seconds / 3600:.1f} hours"

@@ -4,7 +4,8 @@ Laws:
 
 1. What is chosen is chosen on val; where val has too few labelled boxes, on train too; where those have too few, the
    float32 model's own boxes are the truth. The test split is for the verdict only.
-2. A figure of fewer than `ENOUGH` boxes is shown and not judged: one box would be more than a point.
+2. A figure of fewer than `ENOUGH` boxes is shown and not judged: one box would be more than a point. The verdict alone
+   refuses by it, when its whole interval lies beyond the budget.
 3. Both looks go through the detector of the device.
 
 The choice takes float32 boxes from a little below the working threshold up: then a box right at the threshold that
@@ -28,6 +29,7 @@ from hub.quantization.report import Judged, Loss
 ENOUGH: Final = 100
 MOST_PICTURES: Final = 200
 _BELOW: Final = 0.75
+_RESAMPLES: Final = 300
 
 Truth = Literal["labels", "float32"]
 
@@ -49,12 +51,13 @@ class Judge:
     folder: Path
     before: tuple[Seen, ...]
     score_threshold: float
+    resamples: int
 
     def __call__(self, detector: Detector, on_image: Callable[[], None] = lambda: None) -> Judged:
         """Return what a detector lost. Raises `UnusableError` when it fails or gives NaN."""
         members = [seen.member for seen in self.before]
         after = look(detector, self.folder, members, on_image)
-        found = compare(self.before, after, score_threshold=self.score_threshold, resamples=0)
+        found = compare(self.before, after, score_threshold=self.score_threshold, resamples=self.resamples)
         losses = []
         for group in (found.overall, *found.of("size")):
             for measure, change in (("ap50", group.ap50), ("recall", group.recall)):
@@ -67,6 +70,7 @@ class Judge:
                             before=change.baseline,
                             after=change.candidate,
                             judged=group.objects >= ENOUGH,
+                            least=None if change.high is None else -100 * change.high,
                         )
                     )
         asked = self.asked
@@ -98,7 +102,7 @@ def judge_by(detector: Detector, asked: Asked, folder: Path, on_image: Callable[
     seen = look(detector, folder, asked.members, on_image)
     if asked.truth == "float32":
         seen = [replace(one, member=_own_truth(one, score=threshold * _BELOW)) for one in seen]
-    return Judge(asked, folder, tuple(seen), threshold)
+    return Judge(asked, folder, tuple(seen), threshold, _RESAMPLES if asked.of == "test" else 0)
 
 
 def _own_truth(seen: Seen, *, score: float) -> Member:

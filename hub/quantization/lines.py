@@ -1,6 +1,6 @@
 """What `hub quantize` prints: a table of what was tried, and why each is or is not released."""
 
-from hub.lines import counted, wrapped
+from hub.lines import counted, points, wrapped
 from hub.quantization.report import Judged, Quantization, Tried
 
 _HEAD = f"    {'size':<8}{'boxes':>6}  {'AP50':>8}{'lost':>10}{'recall':>8}{'lost':>10}{'ms':>9}{'of f32':>9}"
@@ -11,7 +11,10 @@ def quantization_lines(report: Quantization) -> list[str]:
     lines = [f"{report.release} at {report.input}, working threshold {report.score_threshold:g}"]
     lines += wrapped(f"machine: {report.cpu}; {counted(report.threads, 'thread')}")
     calibrated = counted(report.calibrated, "picture")
-    lines += wrapped(f"calibrated on {calibrated} of dataset {report.dataset[:12]}; budget: {_points(report.budget)}")
+    lines += wrapped(
+        f"calibrated on {calibrated} of dataset {report.dataset[:12]}; budget: {points(report.budget)} of AP50 and of"
+        " recall; in brackets: too few boxes to judge"
+    )
     lines += ["", _HEAD]
     for tried in report.tried:
         lines += _tried(tried)
@@ -51,7 +54,3 @@ def _look(look: Judged, tried: Tried, *, timed: bool) -> list[str]:
         time = f"{tried.ms:>9.1f}{tried.ratio:>9.2f}" if timed and group == "all" else ""
         lines.append(f"    {group:<8}{objects:>6}  {''.join(parts)}{time}")
     return lines
-
-
-def _points(points: float) -> str:
-    return f"{points:g} point{'s' * (points != 1)} of AP50 and of recall; in brackets: too few boxes to judge"

@@ -37,6 +37,7 @@ from hub.quantization.report import Judged, Quantization, Runtime, Tried
 from hub.quantization.search import fewest, ranked
 from hub.quantization.speed import cpu_name, milliseconds
 from hub.quantization.vendors import Tensors, Vendor, by_nncf, by_onnxruntime, read_float
+from hub.quantization.watch import Watch, paced
 from hub.quantization.writing import write_release
 
 FASTER: Final = 0.95  # of float32's time
@@ -48,14 +49,6 @@ _METHODS: Final[dict[Runtime, tuple[str, Vendor]]] = {
     "onnxruntime": ("onnxruntime", by_onnxruntime),
 }
 _HALVES: Final[tuple[Precision, ...]] = ("bf16", "f16")
-
-
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """Who looks on: `shown(what, done, total)` for bars, `said(line)` for news."""
-
-    shown: Callable[[str, int, int], None] = lambda _what, _done, _total: None
-    said: Callable[[str], None] = lambda _line: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,9 +234,8 @@ def _searched(task: _Task, runtime: Runtime, quantized: Model, floated: Floated)
     def rank() -> tuple[Layer, ...]:
         tensors = task.tensors[:: max(1, len(task.tensors) // _RANKED_ON)][:_RANKED_ON]
         meant = [outputs_of(floated.detector, tensor) for tensor in tensors]
-        done = iter(range(1, len(known) + 1))
-        shown = functools.partial(task.watch.shown, f"{runtime}: ranking layers")
-        return ranked(known, way=way, tensors=tensors, meant=meant, on_layer=lambda: shown(next(done), len(known)))
+        step, done = paced(task.watch, f"{runtime}: ranking layers"), itertools.count(1)
+        return ranked(known, way=way, tensors=tensors, meant=meant, on_layer=lambda: step(next(done), len(known)))
 
     tries = itertools.count(1)
     found = fewest(
@@ -286,7 +278,7 @@ def _fine_tuned(task: _Task, runtime: Runtime, quantized: Model, plain: Tried, *
         head=taught(floated.detector.head_name).loss,
         classes=len(task.card.labels),
         steps=task.terms.steps,
-        on_step=lambda done, steps: task.watch.shown(f"{runtime}: fine-tuning for 8 bits", done, steps),
+        on_step=paced(task.watch, f"{runtime}: fine-tuning for 8 bits"),
     )
     tuned = with_weights(model, task.original, weights)
     detector = task.bench.detector(tuned.SerializeToString(), runtime)
@@ -327,14 +319,14 @@ def _judged(task: _Task, start: Tried, model: Model, floated: Floated) -> _Made:
 
 def _concluded(tried: Tried, looks: Sequence[Judged], terms: Terms) -> Tried:
     """Say whether a way is released, and why."""
-    kept = all(look.worst <= terms.budget for look in looks)
+    missed = [(loss.points, loss, look.of) for look in looks if (loss := look.missed(terms.budget))]
+    kept = not missed
     fast = tried.ms <= FASTER * tried.float_ms
     if not kept:
-        worst = max(looks, key=lambda look: look.worst)
-        loss = max((one for one in worst.losses if one.judged), key=lambda one: one.points)
+        _, loss, pictures = max(missed, key=lambda one: one[0])
         named = "recall" if loss.measure == "recall" else "AP50"
         of = "" if loss.group == "all" else f" of {loss.group} boxes"
-        why = f"it loses {loss.points:.1f} points of {named}{of} on {worst.of}, not {terms.budget:g}"
+        why = f"it loses {loss.points:.1f} points of {named}{of} on {pictures}, not {terms.budget:g}"
     elif tried.parity:
         why = f"on the golden set {tried.parity}"
     elif not fast:

@@ -22,6 +22,8 @@ class Loss(msgspec.Struct, frozen=True, kw_only=True):
         objects: true boxes.
         before, after: of float32 and of this one, 0..1.
         judged: whether there are enough objects for a budget in points.
+        least: what was lost at the least, in points, by the 95 % interval over the same pictures; None where it was not
+            asked or cannot be told.
     """
 
     group: str
@@ -30,11 +32,16 @@ class Loss(msgspec.Struct, frozen=True, kw_only=True):
     before: float
     after: float
     judged: bool
+    least: float | None = None
 
     @property
     def points(self) -> float:
         """What was lost, in points of 100; negative where it gained."""
         return (self.before - self.after) * 100
+
+    def misses(self, budget: float) -> bool:
+        """Whether more than the budget was lost: by enough objects, or by few beyond all chance."""
+        return (self.judged and self.points > budget) or (self.least is not None and self.least > budget)
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +62,10 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     def worst(self) -> float:
         """The most points that a judged figure lost."""
         return max((loss.points for loss in self.losses if loss.judged), default=0.0)
+
+    def missed(self, budget: float) -> Loss | None:
+        """Return the figure that lost the most of those that miss the budget; None where all keep it."""
+        return max((one for one in self.losses if one.misses(budget)), key=lambda one: one.points, default=None)
 
     def find(self, group: str, measure: str) -> Loss | None:
         """Return one figure."""

@@ -117,16 +117,6 @@ def gigabytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
-def spell_seconds(seconds: float) -> str:
-    """Return "40 seconds", "4 minutes" or "2.5 hours"."""
-    if seconds < 90:
-        whole = max(1, round(seconds))
-        return f"{whole} second{'s' * (whole != 1)}"
-    if seconds < 5400:
-        return f"{round(seconds / 60)} minutes"
-    return f"{seconds / 3600:.1f} hours"
-
-
 def _smaller(side: int) -> int:
     """Return a side of about three quarters, a multiple of 32."""
     return max(32, side * 3 // 4 // 32 * 32)

@@ -8,8 +8,8 @@ from typing import Final
 import msgspec
 
 from hub.evaluation.compare import Change, Comparison
-from hub.lines import counted, cut, wrapped
-from hub.train.estimate import Estimate, gigabytes, spell_seconds
+from hub.lines import counted, cut, spell_seconds, wrapped
+from hub.train.estimate import Estimate, gigabytes
 from hub.train.training import Training
 
 _LABEL: Final = 10

@@ -69,3 +69,22 @@ def test_what_does_not_hold_is_at_least_without_fault():
     way = ways([], harmful=20, slow_from=8, golden_from=4)
     found = fewest(lambda: LAYERS, way=way, budget=0.5, slowest=0.95)
     assert (len(found.float_layers), found.fault, found.holds) == (4, "", False)
+
+
+@pytest.mark.parametrize(
+    ("points", "judged", "least", "missed"),
+    [
+        (0.9, True, None, False),
+        (1.1, True, None, True),  # many boxes: the figure itself counts
+        (1.1, True, -2.0, True),
+        (11.0, False, None, False),  # few boxes, and nothing said of chance
+        (11.0, False, -3.0, False),  # few boxes, and chance may do it
+        (11.0, False, 4.0, True),  # few boxes, and chance does not
+        (0.9, True, 1.5, True),
+    ],
+)
+def test_what_misses_the_budget(points, judged, least, missed):
+    loss = Loss(group="all", measure="ap50", objects=50, before=1, after=1 - points / 100, judged=judged, least=least)
+    assert loss.misses(1.0) is missed
+    look = Judged(of="test", truth="labels", images=1, losses=(loss,))
+    assert (look.missed(1.0) is loss) is missed

@@ -15,10 +15,11 @@ from edge.detector.detector import open_detector
 from edge.detector.golden import read_golden
 from edge.detector.opening import read_model
 from hub.datasets.version import read_version
+from hub.lines import spell_seconds
 from hub.train.batch import batch_of, with_batch
 from hub.train.checkpoint import CHECKPOINT, part_of
 from hub.train.course import StoppedError, Watch, train
-from hub.train.estimate import free_bytes, require_memory, spell_seconds
+from hub.train.estimate import free_bytes, require_memory
 from hub.train.recipe import Recipe
 from hub.train.stopping import Stop
 from hub.train.training import read_training
