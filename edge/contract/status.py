@@ -8,6 +8,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 
 from edge.contract.errors import UnusableError
+from edge.contract.rollout import Assignment, RolloutReport
 from edge.contract.samples import SCHEMA, Count, EventId, Name, Text
 
 Amount = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
@@ -15,7 +16,11 @@ Counts = Annotated[dict[Text, Count], msgspec.Meta(max_length=64)]
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """Retained. The last will is the same with `online = False` and the boot id of the session it ends."""
+    """Retained. The last will is the same with `online = False` and the boot id of the session it ends.
+
+    Attributes:
+        labels: of the device, as its configuration has them: a rollout may be for those with one of them.
+    """
 
     schema: int = SCHEMA
     boot_id: Text
@@ -23,6 +28,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     at_ms: Count
     model: Text
     version: Text
+    labels: tuple[Name, ...] = ()
 
 
 class RecallCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,14 +125,14 @@ class Want(msgspec.Struct, frozen=True, kw_only=True):
     event_ids: tuple[EventId, ...]
 
 
-_T = TypeVar("_T", State, Heartbeat, Ack, Want)
+_T = TypeVar("_T", State, Heartbeat, Ack, Want, Assignment, RolloutReport)
 
 
 class _Peek(msgspec.Struct):
     schema: int
 
 
-def encode(message: State | Heartbeat | Ack | Want) -> bytes:
+def encode(message: State | Heartbeat | Ack | Want | Assignment | RolloutReport) -> bytes:
     """Return the JSON payload."""
     return msgspec.json.encode(message)
 

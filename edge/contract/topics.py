@@ -14,16 +14,18 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
 
 
 class Kind(StrEnum):
-    """The last level of a topic; the first five go up from the device, the others come down from the hub."""
+    """The last level of a topic; the first six go up from the device, the others come down from the hub."""
 
     EVENT = "event"
     FRAME = "frame"
     HEARTBEAT = "heartbeat"
     STATE = "state"
     DETECTIONS = "detections"
+    REPORT = "report"
     ACK = "ack"
     WANT = "want"
     POLICY = "policy"
+    ASSIGN = "assign"
 
 
 class Topic(NamedTuple):

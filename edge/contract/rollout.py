@@ -1,0 +1,94 @@
+"""What the hub orders of a device, and what the device reports: one release of one rollout. JSON, see status.py.
+
+An assignment is what a device is to run, not a step: it is retained, so that a device that was away finds the newest.
+A report is retained, too, and has its place in the device's own order: what comes twice or late is known by it.
+
+Laws:
+
+1. `decode(encode(x), type(x)) == x`; a decoder raises `UnusableError` and nothing else.
+2. A release that an assignment names is trusted no further than what is signed: see edge.contract.release.
+"""
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from edge.contract.samples import SCHEMA, Count, Name, Text
+
+Phase = Literal[
+    "assigned", "downloading", "verified", "staged", "golden", "shadow", "trial", "confirmed", "rolled_back"
+]
+PHASES: Final[tuple[Phase, ...]] = (
+    "assigned",
+    "downloading",
+    "verified",
+    "staged",
+    "golden",
+    "shadow",
+    "trial",
+    "confirmed",
+    "rolled_back",
+)
+ENDED: Final[frozenset[Phase]] = frozenset({"confirmed", "rolled_back"})
+
+
+class TrialPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long a device looks before it trusts a release.
+
+    Attributes:
+        shadow_frames: judged while the old model serves.
+        trial_frames: judged while the new one serves.
+        within_s: from the first judged frame of a phase; a phase that has too few by then ends as `insufficient`.
+    """
+
+    shadow_frames: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 200
+    trial_frames: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 300
+    within_s: Annotated[int, msgspec.Meta(ge=1, le=30 * 86400)] = 86400
+
+
+class Assignment(msgspec.Struct, frozen=True, kw_only=True):
+    """What a device is to run.
+
+    Attributes:
+        rollout: its id at the hub; "" where nothing is assigned any more.
+        action: `install` the release, or go `back` from it to what it replaced.
+        model: the model line.
+        release, number: of it, as signed.
+        target: its name in the signed repository.
+    """
+
+    schema: int = SCHEMA
+    rollout: Text
+    action: Literal["install", "back"]
+    model: Name
+    release: Text
+    number: Count
+    target: Text
+    plan: TrialPlan = TrialPlan()
+    at_ms: Count
+
+
+class RolloutReport(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a device is with an assignment.
+
+    Attributes:
+        sequence: rises with every report of this device, also over restarts.
+        boot_id: of the daemon that says so.
+        phase: see `PHASES`.
+        reason: why it was rolled back, one sentence; else what is to be known, or "".
+        frames: judged so far in this phase.
+        serving: the release that the device runs now.
+    """
+
+    schema: int = SCHEMA
+    rollout: Text
+    model: Name
+    release: Text
+    number: Count
+    sequence: Count
+    boot_id: Text
+    phase: Phase
+    reason: Text = ""
+    frames: Count = 0
+    serving: Text
+    at_ms: Count
