@@ -8,7 +8,7 @@ import pytest
 from hub.datasets.version import Member, make_version, write_version
 from hub.train.candidate import candidate_card, card_of, open_parent, write_model
 from hub.train.graph import TorchGraph
-from hub.train.interpolation import Interpolation, best_share, mixed
+from hub.train.interpolation import Interpolation, best_share, even, mixed
 from hub.train.recipe import Recipe
 from tests.hub.train.street_versions import jpegs, people, street_version
 
@@ -34,6 +34,22 @@ def test_the_share_of_the_new(found, kept, chosen):
     places = (0.0, *RECIPE.alphas)
     by_place = ({**dict(zip(places, values, strict=True))} for values in (found, kept))
     assert best_share(RECIPE, **dict(zip(("found", "kept"), by_place, strict=True))) == chosen
+
+
+def test_one_share_that_wavers_does_not_decide():
+    """Around a line that falls by a point a share, one of five lies four points too low."""
+    shares = (0.0, 0.25, 0.5, 0.75, 1.0)
+    line = {share: 0.5 - 0.04 * share for share in shares}
+    wavering = line | {0.75: line[0.75] - 0.04}
+    assert all(abs(even(wavering)[share] - line[share]) < 0.02 for share in shares)
+    assert even(line) == pytest.approx(line)
+
+
+def test_what_is_not_known_or_too_little_stays_as_it_is():
+    some = {0.0: 0.5, 0.5: 0.3, 1.0: 0.4}
+    assert even(some) == some
+    none = dict.fromkeys((0.0, 0.25, 0.5, 0.75, 1.0), math.nan)
+    assert even(none) is none
 
 
 def test_the_ends_of_the_line_are_the_two_models():
