@@ -85,7 +85,7 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
         chosen: on what the layers were chosen; None where nothing had to be chosen.
         verdict: on what it was judged; None where it was given up before.
         parity: why the golden set speaks against it; "" when nothing does.
-        ms, float_ms: of a whole detection, medians, taken in turn; the latter is of float32.
+        ms, float_ms: of a whole detection, lower quartiles, taken in turn; the latter is of float32.
         fast: whether it is faster than float32 by what is asked.
         kept: whether it is within the budget, on every set that was looked at.
         released: whether the card lists it.
