@@ -38,7 +38,7 @@ CHOSEN = 10
 
 def print_head() -> None:
     print(
-        f"  {'trained on':26} {'AP50':>5} {'recall':>6} {'prec.':>5} {'COCO person':>11} {'all':>5}"
+        f"  {'trained on':26} {'AP50':>5} {'recall':>6} {'prec.':>5} {'COCO person':>11} {'changed by':>14} {'all':>5}"
         f" {'new':>4} {'min':>5} {'CPU s':>5} {'GB':>4}"
     )
 
@@ -46,7 +46,7 @@ def print_head() -> None:
 def print_figures(name: str, one: Figures, took: str = "") -> None:
     print(
         f"  {name:26} {one.street:5.3f} {one.recall:6.3f} {one.precision:5.3f}"
-        f" {one.people:11.3f} {one.labels:5.3f} {took}",
+        f" {one.people:11.3f} {f'{one.people_low:+.3f} {one.people_high:+.3f}':>14} {one.labels:5.3f} {took}",
         flush=True,
     )
 

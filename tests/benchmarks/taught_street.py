@@ -28,6 +28,7 @@ from hub.datasets.teaching import open_teacher, taught
 from hub.datasets.version import Member, MemberBox, Split, make_version, read_version, write_version
 from hub.evaluation.ap import ap50_of
 from hub.evaluation.columns import columns
+from hub.evaluation.compare import compare
 from hub.evaluation.matching import RIGHT, UNCOUNTED, match
 from hub.evaluation.seen import Seen, look, members_to_test
 from hub.store import GroupAssignment, Store
@@ -45,13 +46,18 @@ START_MS = 1_767_225_600_000
 
 @dataclass(frozen=True)
 class Figures:
-    """AP50, recall and precision at the working threshold on the street; AP50 of COCO's people, and of all labels."""
+    """AP50, recall and precision at the working threshold on the street; AP50 of COCO's people, and of all labels.
+
+    `people_low`, `people_high`: the 95 % interval of what changed for COCO's people, over the same pictures.
+    """
 
     street: float
     recall: float
     precision: float
     people: float
     labels: float
+    people_low: float
+    people_high: float
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,7 @@ class Tests:
         self._street, self._coco = folder / "street-test", folder / "coco-test"
         street.street_to_test(self._street)
         street.coco_to_test(self._coco)
+        self._before: list[Seen] = []
 
     def of(self, model: Path | None) -> Figures:
         """Look through edge.detector."""
@@ -116,8 +123,18 @@ class Tests:
         seen = {one: look(detector, one, members_to_test(read_version(one))) for one in (self._street, self._coco)}
         recall, precision = at_work(seen[self._street])
         of_coco = seen[self._coco]
+        self._before = self._before or of_coco  # the starter is looked at first
+        changed = compare(self._before, of_coco, score_threshold=WORKING, labels=["person"]).overall.ap50
+        assert changed.low is not None
+        assert changed.high is not None
         return Figures(
-            ap50_of(seen[self._street], "person"), recall, precision, ap50_of(of_coco, "person"), ap50_of(of_coco)
+            street=ap50_of(seen[self._street], "person"),
+            recall=recall,
+            precision=precision,
+            people=ap50_of(of_coco, "person"),
+            labels=ap50_of(of_coco),
+            people_low=changed.low,
+            people_high=changed.high,
         )
 
 
