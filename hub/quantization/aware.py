@@ -105,7 +105,7 @@ def _nothing_looked_for(images: NDArray[np.float32], classes: int) -> Lesson:
 def _rounding(known: Mapping[tuple[str, str], Grid]) -> Seen:
     """Return what puts a tensor that a node reads on its grid."""
     ready = {
-        place: (torch.from_numpy(grid.scale.copy()), torch.from_numpy(grid.zero.copy()), grid)
+        place: (torch.from_numpy(grid.scale.copy()), torch.from_numpy(grid.zero.astype(np.int32)), grid)
         for place, grid in known.items()
         if grid.high <= 255  # biases in 32 bits lose nothing
     }
@@ -115,13 +115,8 @@ def _rounding(known: Mapping[tuple[str, str], Grid]) -> Seen:
         if place is None:
             return tensor
         scale, zero, grid = place
-        if grid.axis is not None:
-            shape = [1] * tensor.ndim
-            shape[grid.axis] = -1
-            scale, zero = scale.reshape(shape), zero.reshape(shape)
-        low, high = (grid.low - zero) * scale, (grid.high - zero) * scale
-        clipped = torch.minimum(torch.maximum(tensor, low), high)
-        rounded = torch.round(clipped / scale) * scale
-        return clipped + (rounded - clipped).detach()
+        if grid.axis is None:
+            return torch.fake_quantize_per_tensor_affine(tensor, scale[0], zero[0], grid.low, grid.high)
+        return torch.fake_quantize_per_channel_affine(tensor, scale, zero, grid.axis, grid.low, grid.high)
 
     return seen
