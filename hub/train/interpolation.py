@@ -15,8 +15,9 @@ Laws:
 
 1. Of the shares that stay within the recipe's tolerance of the peak, the one that finds most is chosen, of equals the
    larger.
-2. Where nothing was looked for on any validation picture, the recipe's own share stands for what is found; where there
-   is no picture without labels, nothing is known of forgetting, and its limit is not applied.
+2. Where nothing was looked for on any validation picture, no share above the recipe's own is chosen, and the largest of
+   the others that fit; where there is no picture without labels, nothing is known of forgetting, and its limit is not
+   applied.
 """
 
 import math
@@ -142,11 +143,10 @@ def even(measured: dict[float, float]) -> dict[float, float]:
 
 def best_share(recipe: Recipe, *, found: dict[float, float], kept: dict[float, float]) -> float:
     """Return the share that is chosen; see law 1 and 2. Where every share forgets too much, the smallest."""
-    shares = sorted(recipe.alphas)
-    least = max(kept.values()) - recipe.tolerance
+    unknown = math.isnan(found[0.0])
+    shares = sorted(one for one in recipe.alphas if not unknown or one <= recipe.alpha) or [min(recipe.alphas)]
+    least = max(kept[one] for one in (0.0, *shares)) - recipe.tolerance
     fit = [one for one in shares if math.isnan(least) or kept[one] >= least]
     if not fit:
         return shares[0]
-    if math.isnan(found[0.0]):
-        return max([one for one in fit if one <= recipe.alpha] or fit[:1])
-    return max(fit, key=lambda one: (round(found[one], 3), one))
+    return max(fit) if unknown else max(fit, key=lambda one: (round(found[one], 3), one))

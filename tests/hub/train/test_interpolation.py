@@ -28,6 +28,7 @@ NAN = math.nan
         ((0.5, 0.6, 0.7, 0.8), (NAN, NAN, NAN, NAN), 1.0),  # nothing for replay: its limit is not applied
         ((NAN, NAN, NAN, NAN), (0.4, 0.4, 0.4, 0.4), 0.7),  # nothing was looked for: at most the recipe's share
         ((NAN, NAN, NAN, NAN), (0.4, 0.4, 0.3, 0.3), 0.4),
+        ((NAN, NAN, NAN, NAN), (0.3, 0.3, 0.35, 0.5), 0.7),  # nor where the best of what is kept lies above it
     ],
 )
 def test_the_share_of_the_new(found, kept, chosen):
