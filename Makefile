@@ -1,10 +1,10 @@
-# make demo | test | check | bench | soak     (python3 >= 3.11 and a PyPI index are all they need)
+# make demo | test | check | bench | soak | conformance     (python3 >= 3.11 and a PyPI index are all they need)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test check bench soak clean
+.PHONY: demo test check bench soak conformance clean
 
 $(VENV)/python.stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "weakspot needs Python 3.11 or newer"; exit 2; }
@@ -37,6 +37,19 @@ bench: $(VENV)/dev.stamp
 
 soak: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -q -m soak --timeout 3600
+
+# The public suite of The Update Framework against the device's client; needs git and the program `faketime`.
+CONFORMANCE_CLIENT = $(abspath $(BIN)/python) -m edge.updating.conformance
+CONFORMANCE_SUITE := $(VENV)/tuf-conformance
+
+$(CONFORMANCE_SUITE)/env/suite.stamp:
+	test -d $(CONFORMANCE_SUITE) || git clone --quiet --depth 1 https://github.com/theupdateframework/tuf-conformance $(CONFORMANCE_SUITE)
+	$(PYTHON) -m venv $(CONFORMANCE_SUITE)/env
+	$(CONFORMANCE_SUITE)/env/bin/python -m pip install --quiet -e $(CONFORMANCE_SUITE)
+	@touch $@
+
+conformance: $(VENV)/dev.stamp $(CONFORMANCE_SUITE)/env/suite.stamp
+	cd $(CONFORMANCE_SUITE) && env/bin/python -m pytest -q -c pyproject.toml tuf_conformance --entrypoint "$(CONFORMANCE_CLIENT)"
 
 clean:
 	rm -rf $(VENV) demo-out build *.egg-info

@@ -140,10 +140,10 @@ write_access_list() {
       device=$(basename -- "$folder")
       site=$(basename -- "$(dirname -- "$folder")")
       printf '\nuser %s:%s\n' "$site" "$device"
-      for kind in event frame heartbeat state detections; do
+      for kind in event frame heartbeat state detections report; do
         printf 'topic write weakspot/1/%s/%s/%s\n' "$site" "$device" "$kind"
       done
-      for kind in ack want policy; do
+      for kind in ack want policy assign; do
         printf 'topic read weakspot/1/%s/%s/%s\n' "$site" "$device" "$kind"
       done
       printf 'topic read weakspot/1/%s/policy\n' "$site"

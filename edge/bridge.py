@@ -115,7 +115,12 @@ class Bridge:
             config.mqtt,
             spool=spool,
             identity=Identity(
-                site=config.site, device=config.device, boot_id=self._boot_id, model=MODEL, version=version()
+                site=config.site,
+                device=config.device,
+                boot_id=self._boot_id,
+                model=MODEL,
+                version=version(),
+                labels=config.labels,
             ),
             upload_all=config.upload == "all",
             on_policy=self._policies.take,

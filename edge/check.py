@@ -1,7 +1,8 @@
 """What `edge check` proves and `edge status` reports. It writes nothing and disturbs no running daemon.
 
-`check_device` says one thing a line: the model opens, each camera gives a frame, the spool's laws hold, the broker
-takes this device. A camera or a broker session that a running daemon holds is not taken from it: its own word counts.
+`check_device` says one thing a line: the model opens, each camera gives a frame, the laws of the spool and of the
+models on the disk hold, the broker takes this device. A camera or a broker session that a running daemon holds is not
+taken from it: its own word counts.
 """
 
 import contextlib
@@ -22,14 +23,16 @@ import numpy as np
 from edge.camera import Camera, CameraState
 from edge.config import CameraConfig, EdgeConfig, FrigateConfig, source_kind
 from edge.contract.errors import UnreachableError, UnusableError, WeakspotError
+from edge.contract.rollout import RolloutReport
 from edge.contract.samples import decode_event
 from edge.contract.status import CameraHealth
 from edge.frigate_http import FrigateApi
 from edge.frigate_link import open_frigate_link
 from edge.health import Status, is_held, read_status
-from edge.opening import open_configured, spool_path
+from edge.opening import factory_line, open_configured, spool_path
 from edge.policy import PolicyBox, closed
 from edge.publisher import Identity, open_link
+from edge.slots import broken_slots, models_folder, read_slots
 from edge.spool import SampleState
 
 FRAME_S: Final = 20.0
@@ -91,6 +94,8 @@ def check_device(config: EdgeConfig, *, frame_s: float = FRAME_S) -> Iterator[Ve
         else:
             yield _judge(name, functools.partial(_check_camera, camera, within_s=frame_s))
     yield _check_spool(spool_path(config))
+    if config.camera:
+        yield _check_slots(config)
     yield _judge("broker", lambda: _check_broker(config) if status is None else _believe_broker(status))
 
 
@@ -116,6 +121,8 @@ def status_lines(report: DeviceReport) -> list[str]:
         beat = report.status.heartbeat
         at = datetime.fromtimestamp(beat.at_ms / 1000, UTC)
         lines.append(f"daemon    up {beat.uptime_s:.0f} s, model {beat.model}, last word {at:%Y-%m-%d %H:%M:%S} UTC")
+        lines += [f"model     {report.status.running}"] if report.status.running else []
+        lines += _update_lines(report.status.update)
         lines.append(
             f"broker    {'connected' if report.status.connected else 'NOT CONNECTED'}, {beat.bytes_up} bytes up"
         )
@@ -139,6 +146,14 @@ def status_lines(report: DeviceReport) -> list[str]:
     lines.append(f"spool     {samples}; {spool.bytes / 1e6:.1f} of {spool.limit_bytes / 1e6:.0f} MB")
     lines += [f"findings  {reason}: {n}" for reason, n in spool.findings.items()]
     return lines + [f"dropped   {reason}: {n}" for reason, n in spool.dropped.items()]
+
+
+def _update_lines(update: RolloutReport | None) -> list[str]:
+    if update is None:
+        return []
+    frames = f", {update.frames} frames judged" if update.frames else ""
+    reason = f": {update.reason}" if update.reason else ""
+    return [f"update    {update.release} (number {update.number}) is {update.phase.replace('_', ' ')}{frames}{reason}"]
 
 
 def broken_samples(path: Path) -> Iterator[str]:
@@ -227,6 +242,30 @@ def _check_spool(path: Path) -> Verdict:
         return Verdict("spool", Outcome.BROKEN, f"{faults[0]}{more}")
     total = sum(report.samples.values())
     return Verdict("spool", Outcome.GOOD, f"{total} samples, every frame of the size and hash of its finding")
+
+
+def _check_slots(config: EdgeConfig) -> Verdict:
+    """Prove laws 5 and 6 of the house: one model is active, it and every other is as it was signed."""
+    folder = models_folder(config.data_dir)
+    if not folder.is_dir():
+        return Verdict("slots", Outcome.GOOD, "the model of edge.toml is active; no release was ever taken")
+    try:
+        line = factory_line(config)
+    except UnusableError as error:
+        return Verdict("slots", Outcome.FAILED, str(error))
+    try:
+        faults = list(broken_slots(folder, line))
+        slots = read_slots(folder, line)
+    except UnusableError as error:
+        return Verdict("slots", Outcome.BROKEN, str(error))
+    if faults:
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        return Verdict("slots", Outcome.BROKEN, f"{faults[0]}{more}")
+    active = slots.slot(slots.active)
+    name = "the model of edge.toml" if active is None else f"{active.number}, {active.release},"
+    way = f"; below {slots.highest}, once confirmed, because {slots.below}" if slots.below else ""
+    held = f"{len(slots.held)} releases held, each as it was signed"
+    return Verdict("slots", Outcome.GOOD, f"{name} is active{' on trial' if slots.on_trial else ''}{way}; {held}")
 
 
 def _believe_camera(health: CameraHealth) -> str:

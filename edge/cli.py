@@ -10,23 +10,15 @@ from typing import Annotated
 
 import typer
 
+from edge.cli_model import ConfigPath, InputSize
+from edge.cli_model import app as model_app
 from edge.contract.errors import WeakspotError
 
 app = typer.Typer(no_args_is_help=True, help="Run a detector on a device and mine the frames where it fails.")
-model_app = typer.Typer(no_args_is_help=True, help="Look at detector models.")
 app.add_typer(model_app, name="model")
 bridge_app = typer.Typer(no_args_is_help=True, help="Take findings from another system's detector.")
 app.add_typer(bridge_app, name="bridge")
 
-InputSize = Annotated[
-    str | None,
-    typer.Option(
-        "--input",
-        metavar="WxH",
-        help="Input size of the model, as in 320x192; without it the model card's. Smaller is faster and misses more. "
-        "Give it the shape of your picture, so that no time goes into padding.",
-    ),
-]
 ModelPath = Annotated[
     Path | None,
     typer.Option(
@@ -169,50 +161,6 @@ def replay(
         print("\n".join([*summary_lines(report, claimed=claimed), f"written to {out}"]))
 
 
-@model_app.command("check")
-def model_check(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="An ONNX file, or a folder with a model.json.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    input_size: InputSize = None,
-) -> None:
-    """Say whether a model can be used here: its head, labels and input, and how fast it runs on each runtime.
-
-    Heads: centernet, yolox, yolo (v8, v9, v10, v11), detr (RT-DETR, D-FINE). The head is recognised from the outputs.
-    What the file does not say of itself, such as its labels, stands in a model.json beside it; the starter model's
-    is an example.
-
-    Exit status: 0 usable, 1 the runtimes give different boxes, 2 not usable, with the reason.
-    """
-    import msgspec
-
-    from edge.detector.checking import check_model
-    from edge.detector.opening import parse_size
-
-    report = check_model(model, input_size=parse_size(input_size) if input_size else None)
-    if as_json:
-        print(msgspec.json.encode(report).decode())
-    else:
-        width, height = report.input_size
-        labels = ", ".join(report.labels[:4]) + (", ..." if len(report.labels) > 4 else "")
-        print(f"model     {report.file}, release {report.release}, {'card' if report.carded else 'no card'}")
-        print(f"head      {report.head}")
-        print(f"labels    {len(report.labels)}: {labels}")
-        print(f"input     {width}x{height}")
-        print(f"features  {report.features or 'none'}")
-        for one in report.runtimes:
-            speed = (
-                f"{one.infer_ms:.1f} ms on the {one.device}" if one.infer_ms is not None else f"unusable: {one.error}"
-            )
-            print(f"runtime   {one.name} {one.version}: {speed}")
-        if report.agreement is not None:
-            print(f"agreement {report.agreement:.0%} of the best boxes are the same on both runtimes")
-    if not report.agrees:
-        raise typer.Exit(1)
-
-
-ConfigPath = Annotated[Path, typer.Option("--config", metavar="FILE", help="The device's configuration, an edge.toml.")]
-
-
 @app.command()
 def tune(
     model: Annotated[
@@ -265,6 +213,7 @@ def tune(
     from edge.detector.opening import parse_size
     from edge.detector.tune import tune as tune_model
     from edge.detector.tune import write_tuned
+    from edge.opening import active_release
     from edge.tuning import open_to_choice, target_path, tune_answer, tune_lines
 
     settings = read_config(config) if config is not None else None
@@ -275,7 +224,7 @@ def tune(
     threshold = None
     if settings is not None:
         open_to_choice(settings)
-        model, threshold = settings.model.path, settings.model.score_threshold
+        model, threshold = active_release(settings) or settings.model.path, settings.model.score_threshold
         size = size or settings.model.input_size
     target = target_path(model, config=settings, out=out)
     console = Console(stderr=True)

@@ -235,12 +235,31 @@ class FrigateConfig(BrokerSettings, frozen=True, kw_only=True, forbid_unknown_fi
     camera: tuple[FrigateCamera, ...] = ()
 
 
+class UpdatesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[updates]`: where signed releases come from. Off unless given; needs the extra `ota`.
+
+    Attributes:
+        url: of the signed repository (the folder that holds `metadata/` and `targets/`): `https://...`, `http://...`,
+            or `file:///...`, a folder on this device, such as a stick. What comes is believed by its signatures only.
+        root: file of the repository's `root.json` that this device trusts; it comes with the device's enrolment.
+        poll_s: while a release is awaited and the repository does not answer, or has run out, this is the time until
+            it is asked again.
+    """
+
+    url: Annotated[
+        str, msgspec.Meta(pattern=r"^(https?://[A-Za-z0-9_.:\[\]\-]+|file://(?=/))(/[A-Za-z0-9_.~%+/\-]*)?\Z")
+    ]
+    root: Path
+    poll_s: Positive = 60.0
+
+
 class EdgeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole of `edge.toml`.
 
     Attributes:
         site: name of the place; second level of every topic.
         device: name of this device, unique in its site.
+        labels: words for this device, as in `["outdoor", "gate"]`; a rollout may be for the devices with one of them.
         data_dir: folder of the spool and of everything else the daemon writes.
         upload: `want` sends a frame when the hub asks for it, `all` sends every frame with its finding.
         model: see `ModelConfig`.
@@ -253,10 +272,12 @@ class EdgeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         detections: see `DetectionsConfig`.
         frigate: see `FrigateConfig`.
         home_assistant: see `HomeAssistantConfig`.
+        updates: see `UpdatesConfig`; without it the device takes no releases.
     """
 
     site: Name
     device: Name
+    labels: tuple[Name, ...] = ()
     data_dir: Path = Path("edge-data")
     upload: Literal["want", "all"] = "want"
     model: ModelConfig = ModelConfig()
@@ -269,6 +290,7 @@ class EdgeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     detections: DetectionsConfig = DetectionsConfig()
     frigate: FrigateConfig | None = None
     home_assistant: HomeAssistantConfig = HomeAssistantConfig()
+    updates: UpdatesConfig | None = None
 
 
 def source_kind(source: str | int) -> SourceKind:
@@ -300,6 +322,8 @@ def _require_sense(config: EdgeConfig) -> None:
         msg = f"two cameras are called {twice[0]!r}"
         raise UnusableError(msg)
     config.mqtt.require_sense()
+    if config.updates is not None:
+        _require_url(config.updates.url, "updates.url")
     if config.frigate is not None:
         _require_frigate(config.frigate)
 
@@ -310,11 +334,15 @@ def _require_frigate(frigate: FrigateConfig) -> None:
     except UnusableError as error:
         raise UnusableError(str(error).replace("`mqtt.", "`frigate.")) from error
     if frigate.url is not None:
-        try:
-            urlsplit(frigate.url).port  # noqa: B018 - it is read for its complaint
-        except ValueError as error:
-            msg = f"`frigate.url` is {frigate.url!r}: {error}"
-            raise UnusableError(msg) from error
+        _require_url(frigate.url, "frigate.url")
+
+
+def _require_url(url: str, key: str) -> None:
+    try:
+        urlsplit(url).port  # noqa: B018 - it is read for its complaint
+    except ValueError as error:
+        msg = f"`{key}` is {url!r}: {error}"
+        raise UnusableError(msg) from error
 
 
 def _found(camera: CameraConfig, folder: Path) -> CameraConfig:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from edge.camera import Camera, CameraState
-from edge.contract.status import CameraHealth
+from edge.contract.status import CameraHealth, RecallCounts
 from edge.frame import Frame
 from edge.frozen import FrozenPicture
 from edge.health import CameraMeter
@@ -24,6 +24,7 @@ class Eye:
         frozen: whether its picture stands still. Nothing is mined from it then: it shows nothing that happens.
         redaction: what of its pictures must not leave the device.
         finished: whether its last frame was looked at.
+        size: (width, height) of the last frame; None before the first.
     """
 
     camera: Camera
@@ -33,9 +34,20 @@ class Eye:
     picture: FrozenPicture = field(default_factory=FrozenPicture)
     frozen: bool = False
     finished: bool = False
+    size: tuple[int, int] | None = None
+    _looks_before: int = 0
+    _recall_before: RecallCounts = field(default_factory=RecallCounts)
+
+    def adopt(self, pipeline: Pipeline, redaction: Redaction) -> None:
+        """Go on with another pipeline. What the one before has counted still counts."""
+        looks = self.pipeline.looks
+        self._looks_before += looks.taken
+        self._recall_before = _sum(self._recall_before, looks.recall)
+        self.pipeline, self.redaction = pipeline, redaction
 
     def watch(self, frame: Frame) -> None:
         """Look whether the picture stands still; log when that begins and when it ends."""
+        self.size = (frame.image.shape[1], frame.image.shape[0])
         was, self.frozen = self.frozen, self.picture.update(frame.image, time_s=frame.time_s)
         if self.frozen and not was:
             _log.warning("camera %s is frozen: it goes on sending the same picture", self.camera.name)
@@ -53,4 +65,14 @@ class Eye:
             now_s=now_s,
         )
         looks = self.pipeline.looks
-        return msgspec.structs.replace(health, looks=looks.taken, recall=looks.recall)
+        recall = _sum(self._recall_before, looks.recall)
+        return msgspec.structs.replace(health, looks=self._looks_before + looks.taken, recall=recall)
+
+
+def _sum(a: RecallCounts, b: RecallCounts) -> RecallCounts:
+    return RecallCounts(
+        frames=a.frames + b.frames,
+        detector=a.detector + b.detector,
+        second_look=a.second_look + b.second_look,
+        both=a.both + b.both,
+    )

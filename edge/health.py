@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 
 from edge.contract.errors import UnreachableError, UnusableError
+from edge.contract.rollout import RolloutReport
 from edge.contract.status import CameraHealth, Heartbeat
 
 WINDOW_S: Final = 10.0
@@ -88,6 +89,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         faults: what went wrong with broker and hub since its start, by kind.
         cameras_lost: camera -> why it was last lost.
         day: see `DayCount.marks`.
+        running: the way in which the model runs: variant, runtime, precision.
+        update: what was last reported of an update; None where there was none.
     """
 
     pid: int
@@ -96,6 +99,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     faults: dict[str, int]
     cameras_lost: dict[str, str]
     day: dict[int, int] = {}
+    running: str = ""
+    update: RolloutReport | None = None
 
 
 def write_status(folder: Path, status: Status) -> None:

@@ -71,6 +71,10 @@ class Memory:
         self._saved = b""
         self._due_s = -math.inf
 
+    def adopt(self, *, model: str, cameras: Mapping[str, PlacesByKind]) -> None:
+        """Keep these places from now on: another release is running."""
+        self._model, self._cameras = model, cameras
+
     def load(self) -> None:
         """Fill the places from the file, if there is one. Raises `UnusableError` when it cannot be used."""
         try:

@@ -165,6 +165,11 @@ class Pipeline:
             looks_ms=looks_ms,
         )
 
+    @property
+    def last(self) -> Observation | None:
+        """The newest frame as the miners saw it; None before the first. One that shows nothing is none of theirs."""
+        return self._last
+
     def finish(self) -> list[Mined]:
         """Return what is still open when the recording ends."""
         self.looks.give_up()

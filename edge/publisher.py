@@ -53,13 +53,29 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Identity:
-    """Who publishes."""
+    """Who publishes. `model`: the release that serves at the start; `labels`, `updates`: see `State`."""
 
     site: str
     device: str
     boot_id: str
     model: str
     version: str
+    labels: tuple[str, ...] = ()
+    updates: bool = False
+
+    def state(self, model: str, *, online: bool) -> bytes:
+        """Return what the device says of itself now."""
+        return encode(
+            State(
+                boot_id=self.boot_id,
+                online=online,
+                at_ms=time.time_ns() // 1_000_000,
+                model=model,
+                version=self.version,
+                labels=self.labels,
+                updates=self.updates,
+            )
+        )
 
 
 def open_link(config: MqttConfig, identity: Identity) -> Link:
@@ -72,7 +88,7 @@ def open_link(config: MqttConfig, identity: Identity) -> Link:
         config,
         client_id=f"weakspot:{identity.site}:{identity.device}",
         topics=[
-            *(topic(identity.site, identity.device, kind) for kind in (Kind.ACK, Kind.WANT)),
+            *(topic(identity.site, identity.device, kind) for kind in (Kind.ACK, Kind.WANT, Kind.ASSIGN)),
             *policy_topics(identity.site, identity.device),
         ],
     )
@@ -86,6 +102,7 @@ class Publisher:
         bytes_up: payload bytes handed to the network since the start.
         connected: whether the broker has accepted this device.
         active_s: when a sample was last sent or spoken of by the hub, on the clock given.
+        on_assign: takes the payload of an assignment, in this thread. Set it before `start`.
 
     `on_policy` takes the topic and the payload of a policy, in this thread; `announcement` is for Home Assistant.
 
@@ -108,6 +125,7 @@ class Publisher:
         self.bytes_up = 0
         self.connected = False
         self.active_s = clock()
+        self.on_assign: Callable[[bytes], None] = lambda _: None
         self._config = config
         self._spool = spool
         self._identity = identity
@@ -120,6 +138,7 @@ class Publisher:
         self._link = open_link(config, identity)
         self._session = Session()
         self._gone: dict[str, None] = {}  # in order, each once
+        self._model, self._report = identity.model, b""
         self._heartbeat: bytes | None = None
         self._detections: deque[bytes] = deque(maxlen=64)
         self._stopping = threading.Event()
@@ -145,6 +164,14 @@ class Publisher:
         """Send this at the next turn, QoS 0; it replaces one that was not sent yet."""
         self._heartbeat = payload
 
+    def offer_report(self, payload: bytes) -> None:
+        """Send this at the next turn and at every connect from then on, retained; it replaces the one before."""
+        self._report = payload
+
+    def serve_as(self, model: str) -> None:
+        """Tell the hub at the next turn that another release serves now."""
+        self._model = model
+
     def offer_detections(self, payload: bytes) -> None:
         """Send this at the next turn, QoS 0; the oldest are lost when the network is slower."""
         self._detections.append(payload)
@@ -168,13 +195,13 @@ class Publisher:
 
     def _serve(self) -> None:
         """Serve one connection until it is lost or the publisher is stopped."""
-        will = (self._topics[Kind.STATE], self._state(online=False))
+        will = (self._topics[Kind.STATE], self._identity.state(self._model, online=False))
         self._link.open(will=will, give_up=self._stopping.is_set)
         self._spool.release_all()
         self._session = Session()
         self._announcement.restart()
         self._detections.clear()
-        self._publish(Kind.STATE, self._state(online=True), retain=True)
+        self._tell()
         self.connected = True
         _log.info("connected to the broker %s:%s", self._config.host, self._config.port_number)
         until_s = None
@@ -191,6 +218,7 @@ class Publisher:
             self._obey(message)
         self._expire()
         self.bytes_up += self._announcement.send(self._link)
+        self._tell()
         self._send_lossy()
         self._send_gone()
         self._send_events()
@@ -201,7 +229,7 @@ class Publisher:
 
     def _farewell(self) -> None:
         self._send_lossy()
-        self._publish(Kind.STATE, self._state(online=False), retain=True)
+        self._publish(Kind.STATE, self._identity.state(self._model, online=False), retain=True)
         deadline_s = self._clock() + 1.0
         while self._link.in_flight and self._clock() < deadline_s:
             self._link.step(_TURN_S)
@@ -240,6 +268,8 @@ class Publisher:
                 self._take_ack(decode(message.payload, Ack))
             elif message.topic == self._topics[Kind.WANT]:
                 self._take_want(decode(message.payload, Want))
+            elif message.topic == self._topics[Kind.ASSIGN]:
+                self.on_assign(message.payload)
             else:
                 self._on_policy(message.topic, message.payload)
         except UnusableError as error:
@@ -287,6 +317,16 @@ class Publisher:
             self.faults["ack_timeout"] += 1
 
     # What goes out.
+
+    def _tell(self) -> None:
+        """Say what the hub is to know of this device at any time, where it has changed or the connection is new."""
+        told, model, report = self._session.told, self._model, self._report
+        if told.model != model and self._link.has_room():
+            told.model = model
+            self._publish(Kind.STATE, self._identity.state(self._model, online=True), retain=True)
+        if told.report != report and self._link.has_room():
+            told.report = report
+            self._publish(Kind.REPORT, report, retain=True)
 
     def _send_lossy(self) -> None:
         heartbeat, self._heartbeat = self._heartbeat, None
@@ -363,8 +403,3 @@ class Publisher:
         mid = self._link.publish(self._topics[kind], payload, qos=qos, retain=retain, correlation=correlation)
         self.bytes_up += len(payload)
         return mid
-
-    def _state(self, *, online: bool) -> bytes:
-        who = self._identity
-        at_ms = time.time_ns() // 1_000_000
-        return encode(State(boot_id=who.boot_id, online=online, at_ms=at_ms, model=who.model, version=who.version))

@@ -32,6 +32,14 @@ class Transfer:
 
 
 @dataclass(slots=True)
+class Told:
+    """What the hub was told of this device; None and empty before it was."""
+
+    model: str | None = None
+    report: bytes = b""
+
+
+@dataclass(slots=True)
 class Session:
     """What is under way.
 
@@ -41,6 +49,7 @@ class Session:
         transfer: the frame that is being sent.
         window: how many findings may wait for the hub's ack.
         complaints: the refusals that were logged.
+        told: the device's retained words.
     """
 
     sent: dict[str, Sent] = field(default_factory=dict)
@@ -48,6 +57,7 @@ class Session:
     transfer: Transfer | None = None
     window: int = FIRST_WINDOW
     complaints: set[str] = field(default_factory=set)
+    told: Told = field(default_factory=Told)
 
     def frames(self) -> list[Sent]:
         """Return the samples on their way whose finding the hub already has."""

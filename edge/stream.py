@@ -82,6 +82,10 @@ class DetectionStream:
             self._thread = threading.Thread(target=self._write, args=(writer,), name="detections", daemon=True)
             self._thread.start()
 
+    def adopt(self, *, labels: tuple[str, ...], score_threshold: float) -> None:
+        """Tell of another model's detections from the next frame on. For the thread that offers."""
+        self._labels, self._score_threshold = labels, score_threshold
+
     def offer(self, frame: Frame, detections: Detections, *, merged: NDArray[np.bool_] | None = None) -> None:
         """Pass one frame's detections on, if it is this camera's turn. `merged` `[n]`: seen by the second look only."""
         if self._publish is None and self._thread is None:

@@ -12,7 +12,7 @@ from edge.contract.errors import UnusableError
 from edge.detector.opening import read_model
 from edge.detector.tune import WORTH_A_CHANGE, TuneReport, Way
 from edge.detector.tuned import TUNED_NAME, Choice, Machine
-from edge.opening import tuned_path
+from edge.opening import active_release, tuned_path
 
 _WIDTH: Final = 80
 
@@ -64,7 +64,12 @@ def target_path(model: Path | None, *, config: EdgeConfig | None, out: Path | No
 
     Raises `UnusableError` when nothing can be written there; better before a minute of measuring than after it.
     """
-    target = out or (tuned_path(config) if config is not None else read_model(model).path.with_name(TUNED_NAME))
+    if out is not None:
+        target = out
+    elif config is not None:
+        target = tuned_path(config, active_release(config))
+    else:
+        target = read_model(model).path.with_name(TUNED_NAME)
     try:
         if config is not None:
             config.data_dir.mkdir(parents=True, exist_ok=True)

@@ -87,8 +87,9 @@ class Annotation:
         xyxy: pixels of the original image.
         label: the name of the class.
         score: 0..1 for what a machine proposed, None for what a person drew.
-        origin: who proposed it: "detector", or the witness that suspects a miss ("gap", "candidate", "motion", "zoom");
-            `CARRIED` for one of an earlier frame, `CONTEXT` for one of an earlier pass; None for what a person drew.
+        origin: who proposed it: "detector", or the witness that suspects a miss ("gap", "candidate", "motion", "zoom",
+            "peer"); `CARRIED` for one of an earlier frame, `CONTEXT` for one of an earlier pass; None for what a person
+            drew.
     """
 
     xyxy: Xyxy

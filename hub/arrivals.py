@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from edge.contract.rollout import Assignment, RolloutReport
 from edge.contract.samples import Finding, FrameHeader
 from edge.contract.status import Heartbeat, State
 
@@ -39,8 +40,22 @@ class StateContent:
 
 
 @dataclass(frozen=True, slots=True)
+class ReportContent:
+    """How far a device is with an order, checked."""
+
+    report: RolloutReport
+
+
+@dataclass(frozen=True, slots=True)
+class OrderContent:
+    """What the broker keeps for a device of the hub's own orders, checked."""
+
+    order: Assignment
+
+
+@dataclass(frozen=True, slots=True)
 class ClearedContent:
-    """Nothing to store, and nothing wrong: a retained state was deleted at the broker, or it is of what was forgotten.
+    """Nothing to store, and nothing wrong: a retained message was deleted, or this is of what was forgotten.
 
     `event_id`: the finding or the frame that is acknowledged all the same, so that the device drops it.
     """
@@ -56,7 +71,16 @@ class RefusedContent:
     event_id: str | None
 
 
-Content = EventContent | FrameContent | HeartbeatContent | StateContent | ClearedContent | RefusedContent
+Content = (
+    EventContent
+    | FrameContent
+    | HeartbeatContent
+    | StateContent
+    | ReportContent
+    | OrderContent
+    | ClearedContent
+    | RefusedContent
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ _STATES: Final = tuple(FrameState)
 def check_lines(store: Store) -> tuple[list[str], bool]:
     """Prove the laws on a database; return what to print and whether all of them hold."""
     found = []
-    for violation in itertools.chain(store.violations(), violations(store)):
+    for violation in itertools.chain(store.violations(), store.rollouts.violations(), violations(store)):
         found.append(violation)
         if len(found) > MAX_VIOLATIONS:
             found[-1] = f"... more than {MAX_VIOLATIONS}"

@@ -30,10 +30,16 @@ try:
     from hub.cli_evaluate import evaluate
     from hub.cli_gate import gate
     from hub.cli_keep import add_commands
+    from hub.cli_keys import keys
     from hub.cli_labels import labels
     from hub.cli_plot import plot
     from hub.cli_policy import policy
     from hub.cli_quantize import quantize
+    from hub.cli_release import release
+    from hub.cli_repository import repository
+    from hub.cli_rollout import rollout
+    from hub.cli_simulate import HELP as SIMULATE_HELP
+    from hub.cli_simulate import simulate
     from hub.cli_sweep import sweep
     from hub.cli_train import train
     from hub.cli_verdicts import judge
@@ -58,6 +64,7 @@ app.add_typer(cvat, name="cvat")
 add_versions(dataset)
 app.add_typer(dataset, name="dataset")
 app.add_typer(labels, name="labels")
+app.add_typer(rollout, name="rollout")
 app.command("costs")(costs)
 app.command("verdicts")(judge)
 app.command("evaluate")(evaluate)
@@ -65,6 +72,10 @@ app.command("gate")(gate)
 app.command("sweep")(sweep)
 app.command("train")(train)
 app.command("quantize")(quantize)
+app.command("simulate", help=SIMULATE_HELP)(simulate)
+app.add_typer(keys, name="keys")
+app.add_typer(release, name="release")
+app.add_typer(repository, name="repository")
 
 _SERVE_HELP = (
     "Take in what the devices send over MQTT, group near-duplicates, and ask for the frames worth having.\n\n"

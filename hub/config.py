@@ -72,6 +72,10 @@ ca = "cvat-ca.crt"          # left out: the system's authorities
 timeout_s = 60              # for one answer
 wait_s = 1800               # for it to read a batch, or to write it out
 
+[repository]                # of signed releases
+folder = "repository"
+keys = "keys"               # where the commands that sign look for keys
+
 [keep]                      # frames in batches are kept in any case
 frame_days = 90             # an older frame is deleted
 frame_bytes = 50000000000   # over this, the oldest go first
@@ -213,6 +217,18 @@ class CvatConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             raise UnusableError(msg)
 
 
+class RepositoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[repository]`: the signed releases, which devices fetch.
+
+    Attributes:
+        folder: the repository itself.
+        keys: the folder of keys, below which the commands that sign look.
+    """
+
+    folder: Path = Path("repository")
+    keys: Path = Path("keys")
+
+
 class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole of `hub.toml`.
 
@@ -225,6 +241,7 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         labels: see `LabelsConfig`.
         costs: see `CostsConfig`.
         cvat: see `CvatConfig`.
+        repository: see `RepositoryConfig`.
         keep: see `KeepConfig`.
     """
 
@@ -236,6 +253,7 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     labels: LabelsConfig = LabelsConfig()
     costs: CostsConfig = CostsConfig()
     cvat: CvatConfig = CvatConfig()
+    repository: RepositoryConfig = RepositoryConfig()
     keep: KeepConfig = KeepConfig()
 
 

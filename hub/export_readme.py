@@ -55,6 +55,7 @@ _ORIGINS: Final = {
     WitnessKind.CANDIDATE.value: "suspected: the detector was never sure enough, again and again at this place",
     WitnessKind.MOTION.value: "suspected: something of a fitting size moved here",
     WitnessKind.ZOOM.value: "the detector sees it when it looks at an enlarged part of the image",
+    WitnessKind.PEER.value: "another model saw it while a release was being judged; the detector did not",
     CARRIED: "a person drew it on another image of this camera, and the picture has not changed here",
     CONTEXT: "a person drew it in a pass before: leave it as it is",
 }

@@ -22,6 +22,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple, Protocol
 
 from edge.contract.errors import UntrustedError, UnusableError, WeakspotError
+from edge.contract.rollout import Assignment, RolloutReport
 from edge.contract.samples import decode_event, decode_frame, is_event_id
 from edge.contract.status import Ack, Heartbeat, State, decode
 from edge.contract.topics import Kind, Topic, parse_topic
@@ -32,8 +33,10 @@ from hub.arrivals import (
     EventContent,
     FrameContent,
     HeartbeatContent,
+    OrderContent,
     Outcome,
     RefusedContent,
+    ReportContent,
     StateContent,
 )
 from hub.config import IngestConfig
@@ -121,6 +124,24 @@ def _state(payload: bytes, _site: str, _device: str) -> StateContent | ClearedCo
     return StateContent(state)
 
 
+def _report(payload: bytes, _site: str, _device: str) -> ReportContent | ClearedContent:
+    if not payload:
+        return ClearedContent()
+    _require_small(payload)
+    report = decode(payload, RolloutReport)
+    _require_time(report.at_ms)
+    return ReportContent(report)
+
+
+def _order(payload: bytes, _site: str, _device: str) -> OrderContent | ClearedContent:
+    if not payload:
+        return ClearedContent()
+    _require_small(payload)
+    order = decode(payload, Assignment)
+    _require_time(order.at_ms)
+    return OrderContent(order)
+
+
 def _require_small(payload: bytes) -> None:
     if len(payload) > MAX_STATUS_BYTES:
         msg = f"payload of {len(payload)} bytes, the limit is {MAX_STATUS_BYTES}"
@@ -138,6 +159,8 @@ _CONTENT: Final[dict[Kind, Callable[[bytes, str, str], Content]]] = {
     Kind.FRAME: _frame,
     Kind.HEARTBEAT: _heartbeat,
     Kind.STATE: _state,
+    Kind.REPORT: _report,
+    Kind.ASSIGN: _order,
 }
 
 

@@ -10,7 +10,8 @@ Laws:
 
 Events, frames and heartbeats come by shared subscriptions, so that several processes divide them. Each kind has a share
 name of its own: rumqttd 0.20 (the `iotcore` wheel) loses messages, and dies, when one name stands for two filters.
-State is retained, and shared subscriptions do not deliver retained messages: every process hears every state.
+State and report are retained, and shared subscriptions do not deliver retained messages: every process hears them all.
+So it does the orders that the broker keeps for the devices: only so it learns of those that its database has lost.
 """
 
 import logging
@@ -39,6 +40,7 @@ from hub.store_policies import policy_topic
 MAX_RECONNECT_S: Final = 60
 MAX_UNSENT: Final = 10_000
 SHARED: Final = (Kind.EVENT, Kind.FRAME, Kind.HEARTBEAT)
+RETAINED: Final = (Kind.STATE, Kind.ASSIGN, Kind.REPORT)  # in this order: a report is of what was ordered
 log = logging.getLogger(__name__)
 
 
@@ -171,6 +173,10 @@ class Link:
         """Publish a policy, retained; a site's own with an empty `device`. False: there is no connection."""
         return self._publish(policy_topic(site, device), payload, retain=True)
 
+    def order(self, site: str, device: str, payload: bytes) -> bool:
+        """Publish what a device is to run, retained. False: there is no connection."""
+        return self._publish(topic(site, device, Kind.ASSIGN), payload, retain=True)
+
     @property
     def connection(self) -> int | None:
         """The number of the connection that stands, None while there is none."""
@@ -209,7 +215,7 @@ class Link:
             self._connected = True
         self._attempts = 0
         options = SubscribeOptions(qos=1)
-        filters = [*self._shared(), subscription(Kind.STATE)]
+        filters = [*self._shared(), *(subscription(kind) for kind in RETAINED)]
         self._client.subscribe([(one, options) for one in filters])
         log.info("connected to %s:%s", self._config.host, self._config.port_number)
 
@@ -247,7 +253,7 @@ class Link:
     def _on_publish(self, _client: paho.Client, _user: Any, _mid: int, reason: ReasonCode, _more: Any) -> None:
         if reason.is_failure and str(reason) not in self._refusals:
             self._refusals.add(str(reason))
-            log.error("the broker refuses what the hub sends: %s; may it write ack, want and policy?", reason)
+            log.error("the broker refuses what the hub sends: %s; may it write ack, want, policy and assign?", reason)
         self._note_sent()
 
     def _note_sent(self) -> None:

@@ -9,6 +9,9 @@ a black frame has zeros for a hash and is never asked for.
 
 `policy.payload` is what the devices are sent; the row without a device is its site's.
 
+`rollout`, `rollout_member`, `device_order` and `foreign_order` are hub.store_rollouts': `head` is a rollout without its
+members, `device_order` what a device is sent, `foreign_order` what it was sent by a rollout that is not known here.
+
 `recall_hour` has the counts of hub.recall that were heard in an hour, `recall_mark` how far each boot is in them: a
 heartbeat adds what is above its boot's mark.
 
@@ -178,6 +181,43 @@ CREATE TABLE policy (
     device TEXT NOT NULL,
     payload BLOB NOT NULL,
     set_at_ms INTEGER NOT NULL,
+    PRIMARY KEY (site, device)
+) WITHOUT ROWID;
+
+CREATE TABLE rollout (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL UNIQUE,
+    model TEXT NOT NULL,
+    state TEXT NOT NULL
+        CHECK (state IN ('running', 'halted', 'stopped', 'complete', 'rolled_back', 'replaced')),
+    head BLOB NOT NULL
+);
+
+CREATE UNIQUE INDEX rollout_active ON rollout (model) WHERE state IN ('running', 'halted');
+
+CREATE TABLE rollout_member (
+    rollout_id INTEGER NOT NULL REFERENCES rollout (id),
+    site TEXT NOT NULL,
+    device TEXT NOT NULL,
+    at_ms INTEGER NOT NULL,
+    member BLOB NOT NULL,
+    PRIMARY KEY (rollout_id, site, device)
+) WITHOUT ROWID;
+
+CREATE TABLE device_order (
+    site TEXT NOT NULL,
+    device TEXT NOT NULL,
+    rollout_id INTEGER NOT NULL REFERENCES rollout (id),
+    payload BLOB NOT NULL,
+    at_ms INTEGER NOT NULL,
+    PRIMARY KEY (site, device)
+) WITHOUT ROWID;
+
+CREATE TABLE foreign_order (
+    site TEXT NOT NULL,
+    device TEXT NOT NULL,
+    payload BLOB NOT NULL,
+    at_ms INTEGER NOT NULL,
     PRIMARY KEY (site, device)
 ) WITHOUT ROWID;
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from edge.contract.errors import UnusableError, WeakspotError
 from hub.config import HubConfig
@@ -25,6 +25,7 @@ from hub.curator import Curator, FileLock, LeaderIndex
 from hub.ingest import Committer
 from hub.link import Link
 from hub.policies import PolicyPost
+from hub.rollouts import RolloutPost
 from hub.store import Store
 from hub.tags import Tagger
 
@@ -70,7 +71,8 @@ def serve(config: HubConfig, *, stop: threading.Event, make_index: Callable[[], 
                     keep=config.keep,
                     tagger=Tagger(config.tags),
                 )
-                curate_until(stop, curator=curator, post=PolicyPost(store, line=link), wake=wake, lock=curating)
+                posts = Posts(PolicyPost(store, line=link), RolloutPost(store, line=link))
+                curate_until(stop, curator=curator, posts=posts, wake=wake, lock=curating)
 
         threads: list[threading.Thread] = []
         try:
@@ -100,8 +102,15 @@ def _stop(link: Link, committer: Committer, wake: threading.Event, threads: Sequ
     link.stop()
 
 
+class Posts(NamedTuple):
+    """What is published beside the curator's wants."""
+
+    policies: PolicyPost
+    rollouts: RolloutPost
+
+
 def curate_until(
-    stop: threading.Event, *, curator: Curator, post: PolicyPost, wake: threading.Event, lock: FileLock
+    stop: threading.Event, *, curator: Curator, posts: Posts, wake: threading.Event, lock: FileLock
 ) -> None:
     """Step after every commit, and every few seconds, while this process holds the lock."""
     while not stop.is_set():
@@ -111,9 +120,12 @@ def curate_until(
             stop.wait(_CURATE_IDLE_S)
             continue
         try:
-            if published := post.step():
+            now_ms = time.time_ns() // 1_000_000
+            if ordered := posts.rollouts.step(now_ms):
+                log.info("published the orders of %d devices", ordered)
+            if published := posts.policies.step():
                 log.info("published %d policies", published)
-            did = curator.step(time.time_ns() // 1_000_000)
+            did = curator.step(now_ms)
         except sqlite3.OperationalError as error:
             log.error("nothing is grouped, asked for or published: %s; trying again", error)  # noqa: TRY400
             stop.wait(_CURATE_IDLE_S)

@@ -37,6 +37,7 @@ from hub.store_labels import Labels
 from hub.store_light import Lights
 from hub.store_plots import Series
 from hub.store_policies import DeviceWord, PolicyRow
+from hub.store_rollouts import Rollouts
 from hub.store_rows import BatchMember, BatchRow, FindingRow, FrameState, GroupAssignment, LeaderRow, immediate
 from hub.store_sightings import SightingRow
 from hub.store_status import HubStatus
@@ -325,6 +326,11 @@ class Store:
     def series(self) -> Series:
         """Numbers over time, for pictures."""
         return Series(self._connection)
+
+    @property
+    def rollouts(self) -> Rollouts:
+        """The rollouts, and what the devices were ordered."""
+        return Rollouts(self._connection)
 
     # Policies
 

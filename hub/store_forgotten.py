@@ -21,7 +21,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from edge.contract.status import Heartbeat
 from hub.arrivals import (
@@ -31,10 +31,13 @@ from hub.arrivals import (
     EventContent,
     FrameContent,
     HeartbeatContent,
+    OrderContent,
     StateContent,
 )
 from hub.recall import HOUR_MS
 from hub.store_recall import mark_only
+
+_ORDERS: Final = ("rollout_member", "device_order", "foreign_order")
 
 
 class Scope(NamedTuple):
@@ -111,6 +114,8 @@ def _content(connection: sqlite3.Connection, arrival: Arrival, scopes: Sequence[
             return ClearedContent()
         case HeartbeatContent(heartbeat=heartbeat) if heartbeat.at_ms < silent_ms:
             return ClearedContent()
+        case OrderContent(order=order) if order.at_ms < silent_ms:
+            return ClearedContent()
         case HeartbeatContent(heartbeat=heartbeat) if meant:
             _start_counting(connection, arrival, heartbeat, before_ms=before_ms, now_ms=now_ms)
     return content
@@ -155,6 +160,7 @@ def conditions(scope: Scope) -> list[tuple[str, str, tuple[object, ...]]]:
         found += [
             ("device", f"{place} AND coalesce(heartbeat_at_ms, state_at_ms) < ?", (*names, time)),
             ("policy", f"{place} AND set_at_ms < ?", (*names, time)),
+            *((table, f"{place} AND at_ms < ?", (*names, time)) for table in _ORDERS),
             ("weak_spot", "instr(tags, ?) AND opened_at_ms < ?", (f"camera:{scope.place}/", time)),
         ]
     return found

@@ -25,8 +25,10 @@ from hub.arrivals import (
     EventContent,
     FrameContent,
     HeartbeatContent,
+    OrderContent,
     Outcome,
     RefusedContent,
+    ReportContent,
     StateContent,
 )
 from hub.images import require_jpeg
@@ -34,6 +36,7 @@ from hub.store_check import STATED_COLUMNS, stated_columns
 from hub.store_forgotten import hold_back
 from hub.store_groups import reopen_group
 from hub.store_recall import book
+from hub.store_rollouts import hear_order, hear_report
 from hub.store_rows import immediate
 
 REFUSED_KEPT: Final = 10_000
@@ -137,13 +140,18 @@ class _Writer:
             case FrameContent():
                 return self._frame(arrival, content)
             case HeartbeatContent():
-                return self._heartbeat(arrival, content.heartbeat)
+                self._heartbeat(arrival, content.heartbeat)
             case StateContent():
-                return self._state(arrival, content.state)
+                self._state(arrival, content.state)
+            case ReportContent(report=report):
+                hear_report(self._cursor, report, site=arrival.site, device=arrival.device)
+            case OrderContent(order=order):
+                hear_order(self._connection, order, site=arrival.site, device=arrival.device, now_ms=self._now_ms)
             case ClearedContent(event_id=event_id):
                 return Outcome(finding=event_id, frame=event_id)
             case RefusedContent():
                 return self._broken(arrival, content)
+        return _NOTHING
 
     def finish(self) -> None:
         if self._counts:
@@ -332,7 +340,7 @@ class _Writer:
             self._of_event[event_id] = _Waiting(*row)
         return self._of_event[event_id]
 
-    def _heartbeat(self, arrival: Arrival, heartbeat: Heartbeat) -> Outcome:
+    def _heartbeat(self, arrival: Arrival, heartbeat: Heartbeat) -> None:
         self._cursor.execute(
             "INSERT INTO device (site, device, boot_id, heartbeat, heartbeat_at_ms) VALUES (?, ?, ?, ?, ?)"
             " ON CONFLICT DO UPDATE SET heartbeat = excluded.heartbeat, heartbeat_at_ms = excluded.heartbeat_at_ms,"
@@ -340,16 +348,14 @@ class _Writer:
             (arrival.site, arrival.device, heartbeat.boot_id, arrival.payload, self._now_ms),
         )
         book(self._cursor, heartbeat, site=arrival.site, device=arrival.device, now_ms=self._now_ms)
-        return _NOTHING
 
-    def _state(self, arrival: Arrival, state: State) -> Outcome:
+    def _state(self, arrival: Arrival, state: State) -> None:
         """Store it, unless it is the last will of a session that a newer one has replaced."""
-        row = self._cursor.execute(
-            "SELECT boot_id, online FROM device WHERE site = ? AND device = ?", (arrival.site, arrival.device)
-        ).fetchone()
+        place = (arrival.site, arrival.device)
+        row = self._cursor.execute("SELECT boot_id, online FROM device WHERE site = ? AND device = ?", place).fetchone()
         boot_id, online = row if row is not None else (None, 0)
         if not state.online and boot_id not in {None, state.boot_id}:
-            return _NOTHING
+            return
         self._cursor.execute(
             "INSERT INTO device (site, device, boot_id, online, state, state_at_ms) VALUES (?, ?, ?, ?, ?, ?)"
             " ON CONFLICT DO UPDATE SET boot_id = excluded.boot_id, online = excluded.online, state = excluded.state,"
@@ -361,7 +367,6 @@ class _Writer:
                 "UPDATE finding SET asked_at_ms = 0 WHERE site = ? AND device = ? AND frame_state = 'wanted'",
                 (arrival.site, arrival.device),
             )
-        return _NOTHING
 
     def _broken(self, arrival: Arrival, content: RefusedContent) -> Outcome:
         """Refuse it; but what is here already stays acknowledged, whatever a broken copy of it says."""

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from edge.contract.policy import Policy, Weights, decode_policy
+from edge.contract.policy import WEIGHED, Policy, Weights, decode_policy
 from edge.contract.samples import Reason
 from hub.finding_verdicts import Camera, Judged
 from hub.store import Store
@@ -31,12 +31,13 @@ class Sent:
 def propose(store: Store, judged: Judged) -> list[Proposal[Camera]]:
     """Return what the verdicts say of each camera that has one on a `missed` finding, in order of its names.
 
-    A finding without a witness has no severity that weights could change: it comes from another system.
+    A finding without a witness that has a weight has no severity that weights could change: it comes from another
+    system, or from another model.
     """
     cases: defaultdict[Camera, list[Case]] = defaultdict(list)
     for one in judged.verdicts:
         finding = one.finding
-        if finding.reason is Reason.MISSED and finding.witnesses:
+        if finding.reason is Reason.MISSED and any(witness.kind in WEIGHED for witness in finding.witnesses):
             cases[one.camera].append(
                 case_of(finding.witnesses, refuted=finding.refuted, right=one.right, at_ms=finding.captured_at_ms)
             )

@@ -29,14 +29,14 @@ from typing import Any, Final, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.contract.policy import BUILT_IN, Weights
-from edge.contract.samples import Witness, WitnessKind
+from edge.contract.policy import BUILT_IN, WEIGHED, Weights
+from edge.contract.samples import Witness
 
 MIN_VERDICTS: Final = 30
 MIN_GAIN: Final = 0.01  # nats a finding, of log loss
 SURE: Final = 1.645  # standard errors that the gain lies above 0: 5 % by chance
 FOLDS: Final = 5
-KEYS: Final = ("bias", *(kind.value for kind in WitnessKind), "refuted")
+KEYS: Final = ("bias", *(kind.value for kind in WEIGHED), "refuted")
 _DIGITS: Final = 2
 
 Floats = NDArray[np.float64]
@@ -112,7 +112,7 @@ class Proposal(Generic[CameraT]):
 def case_of(witnesses: Sequence[Witness], *, refuted: bool, right: bool, at_ms: int) -> Case:
     """Return a finding as the model sees it."""
     scores = {witness.kind.value: witness.score for witness in witnesses}
-    return Case((1.0, *(scores.get(kind.value, 0.0) for kind in WitnessKind), float(refuted)), right, at_ms)
+    return Case((1.0, *(scores.get(kind.value, 0.0) for kind in WEIGHED), float(refuted)), right, at_ms)
 
 
 def proposals(cases: Mapping[CameraT, Sequence[Case]], present: Mapping[CameraT, Weights]) -> list[Proposal[CameraT]]:

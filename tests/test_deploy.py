@@ -34,8 +34,8 @@ from tests.brokers import DEADLINE_S, Broker, free_port, wait_until
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 UNITS = ("edge", "hub")
-UP = (Kind.EVENT, Kind.FRAME, Kind.HEARTBEAT, Kind.STATE, Kind.DETECTIONS)
-DOWN = (Kind.ACK, Kind.WANT, Kind.POLICY)
+UP = (Kind.EVENT, Kind.FRAME, Kind.HEARTBEAT, Kind.STATE, Kind.DETECTIONS, Kind.REPORT)
+DOWN = (Kind.ACK, Kind.WANT, Kind.POLICY, Kind.ASSIGN)
 CONNECT = bytes.fromhex("101000044d5154540502000a00000378797a")  # MQTT v5, client id "xyz"
 
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
@@ -246,9 +246,9 @@ def test_the_access_list_names_every_kind_of_the_topic_tree(fleet: Path) -> None
             f"topic write {discovery_topic('homeassistant', site='plant7', device=device)}",
         ]
     block = text.split("user hub\n")[1].split("\nuser ")[0].split("\n")
-    assert [line for line in block if line] == [
+    assert [line for line in block if line and not line.startswith("#")] == [
         *(f"topic read {subscription(kind)}" for kind in UP),
-        *(f"topic write {subscription(kind)}" for kind in DOWN),
+        *(f"topic {'readwrite' if kind is Kind.ASSIGN else 'write'} {subscription(kind)}" for kind in DOWN),
         "topic write weakspot/1/+/policy",
     ]
 
@@ -607,3 +607,143 @@ def test_an_image_starts_commands_that_exist_from_files_that_exist(dockerfile: s
     setuptools = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())["tool"]["setuptools"]
     for path in [path for paths in setuptools["data-files"].values() for path in paths]:
         assert any(path.startswith(f"{source}/") for source in copied), f"pip needs {path} to build the package"
+
+
+# Releases and rollouts from a laptop.
+
+
+ROLLOUT = DEPLOY / "rollout.sh"
+
+
+def fake(folder: Path, name: str, script: str) -> Path:
+    """A command of this name that writes down how it was called, then runs the script."""
+    path = folder / name
+    path.write_text(f'#!/bin/sh\nfor word; do printf "%s\\n" "$word"; done >>"{folder}/{name}.called"\n{script}\n')
+    path.chmod(0o755)
+    return path
+
+
+def rollout(bin_folder: Path, *arguments: object, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    env = {"PATH": f"{bin_folder}:/usr/bin:/bin"}
+    command = ["/bin/sh", str(ROLLOUT), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=cwd)
+
+
+@pytest.fixture
+def commands(tmp_path: Path) -> Path:
+    """`ssh`, which runs its command in a shell here, and `sudo`, which drops who."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    fake(folder, "ssh", 'shift 2; sh -c "$*"')
+    fake(folder, "sudo", 'shift 2; [ "$1" = /opt/weakspot/bin/hub ] && shift && exec hub "$@"')
+    return folder
+
+
+@pytest.mark.parametrize("on", [(), ("--on", "hub.example.org")])
+@pytest.mark.parametrize("status", [0, 1, 2])
+def test_start_begins_a_rollout_follows_it_and_ends_as_it_ends(
+    commands: Path, on: tuple[str, ...], status: int
+) -> None:
+    says = 'echo "next: hub rollout status street"'
+    fake(commands, "hub", f"case $2 in start) {says} ;; status) exit {status} ;; esac")
+    done = rollout(commands, *on, "start", "street/12", "--label", "it's a gate; $(id)", "--bake", "0")
+    assert done.returncode == status, done.stderr
+    called = (commands / "hub.called").read_text().splitlines()
+    config = ["--config", "/etc/weakspot-hub/hub.toml"] if on else []
+    assert called == [
+        *["rollout", "start", "street/12", "--label", "it's a gate; $(id)", "--bake", "0", *config],
+        *["rollout", "status", "street", "--wait", *config],
+    ]
+
+
+def test_what_it_calls_is_what_hub_takes() -> None:
+    group = typer.main.get_command(hub.cli.app).commands["rollout"]
+    for name in ("start", "status", "halt", "resume", "rollback"):
+        assert name in group.commands
+    group.commands["start"].make_context("start", ["street/12", "--label", "gate", "--config", "x"])
+    group.commands["status"].make_context("status", ["street", "--wait", "--config", "x"])
+
+
+@pytest.mark.parametrize(
+    ("word", "called"), [("halt", "halt"), ("resume", "resume"), ("back", "rollback"), ("follow", "status")]
+)
+def test_every_word_calls_its_command(commands: Path, word: str, called: str) -> None:
+    fake(commands, "hub", "exit 0")
+    assert rollout(commands, word, "street").returncode == 0
+    assert (commands / "hub.called").read_text().splitlines()[1:3] == [called, "street"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["frob"], "unknown command 'frob'"),
+        (["start"], "start takes a RELEASE"),
+        (["--on", "a b", "halt"], "'a b' is not a host"),
+        (["--on"], "--on takes a HOST"),
+        (["publish", "nowhere", "there"], "nowhere is not a repository"),
+        (["publish", "nowhere"], "publish takes REPOSITORY and TARGET"),
+        (["halt"], "there is no command `hub` here"),
+    ],
+)
+def test_a_mistake_with_a_rollout_is_one_line(commands: Path, arguments: list[str], said: str) -> None:
+    done = rollout(commands, *arguments, cwd=commands)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"rollout\.sh: .*" + re.escape(said) + r".*\n", done.stderr), done.stderr
+
+
+def test_a_host_that_ssh_does_not_reach_is_said(commands: Path) -> None:
+    fake(commands, "ssh", "exit 255")
+    done = rollout(commands, "--on", "gone.example.org", "halt")
+    assert (done.returncode, done.stderr) == (2, "rollout.sh: ssh does not reach gone.example.org\n")
+
+
+def made_repository(folder: Path, *, version: int) -> Path:
+    for name, content in {
+        "targets/street/aa.000011.tar": "eleven",
+        f"targets/street/bb.{version:06d}.tar": f"number {version}",
+        "metadata/1.root.json": "root",
+        f"metadata/{version}.targets.json": "targets",
+        f"metadata/{version}.snapshot.json": "snapshot",
+        "metadata/timestamp.json": f"timestamp {version}",
+    }.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_publish_copies_what_is_new_and_names_it_last(commands: Path, tmp_path: Path, remote: bool) -> None:
+    target = tmp_path / "served here"
+    fake(commands, "mv", 'exec /bin/mv "$@"')
+    place = f"web.example.org:{target}" if remote else str(target)
+    repository = made_repository(tmp_path / "repository", version=12)
+    assert rollout(commands, "publish", repository, place).returncode == 0
+    assert contents(target) == contents(repository)
+    (commands / "mv.called").unlink()
+    made_repository(repository, version=13)
+    done = rollout(commands, "publish", repository, place)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert contents(target) == contents(repository)
+    moved = [word for word in (commands / "mv.called").read_text().splitlines() if word.startswith("../")]
+    assert moved[0] == "../targets/street/bb.000013.tar", "what was there is not sent again"
+    assert moved[-1] == "../metadata/timestamp.json"
+
+
+def test_a_publish_that_is_cut_off_changes_nothing_and_is_repeated(commands: Path, tmp_path: Path) -> None:
+    target = tmp_path / "served"
+    repository = made_repository(tmp_path / "repository", version=12)
+    assert rollout(commands, "publish", repository, target).returncode == 0
+    before = contents(target)
+    made_repository(repository, version=13)
+    fake(commands, "mv", "exit 1")  # the disk is full
+    done = rollout(commands, "publish", repository, target)
+    assert done.returncode == 2
+    assert (target / "metadata/timestamp.json").read_text() == before["metadata/timestamp.json"]
+    (commands / "mv").unlink()
+    assert rollout(commands, "publish", repository, target).returncode == 0
+    assert contents(target) == contents(repository)

@@ -11,7 +11,7 @@ from typing import Annotated, Final
 import msgspec
 
 from edge.contract.errors import UnusableError
-from edge.contract.samples import SCHEMA, Name, Score
+from edge.contract.samples import SCHEMA, Name, Score, WitnessKind
 from edge.contract.settings import plain_error
 
 MAX_POLICY_BYTES: Final = 65536
@@ -46,6 +46,9 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 BUILT_IN: Final = Weights(bias=-0.8, gap=1.45, candidate=1.55, motion=1.9, zoom=3.13, refuted=-1.2)
 """What a camera without weights of its own uses; edge.severity says where they come from."""
+
+WEIGHED: Final = (WitnessKind.GAP, WitnessKind.CANDIDATE, WitnessKind.MOTION, WitnessKind.ZOOM)
+"""The witnesses that have a weight; `peer` speaks alone, its score is the severity."""
 
 
 class QuotaPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -13,6 +13,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from edge.contract.judgement import Figures
 from edge.contract.samples import SCHEMA, Count, Name, Text
 
 Phase = Literal[
@@ -78,6 +79,7 @@ class RolloutReport(msgspec.Struct, frozen=True, kw_only=True):
         reason: why it was rolled back, one sentence; else what is to be known, or "".
         frames: judged so far in this phase.
         serving: the release that the device runs now.
+        figures: what was judged of the release on this device, shadow and trial together; None before there are any.
     """
 
     schema: int = SCHEMA
@@ -91,4 +93,5 @@ class RolloutReport(msgspec.Struct, frozen=True, kw_only=True):
     reason: Text = ""
     frames: Count = 0
     serving: Text
+    figures: Figures | None = None
     at_ms: Count

@@ -60,12 +60,16 @@ class Reason(StrEnum):
 
 
 class WitnessKind(StrEnum):
-    """The independent signs that an object was missed."""
+    """The independent signs that an object was missed.
+
+    `peer` is another model's: while a release is judged, what only the model sees that does not serve. It speaks alone.
+    """
 
     GAP = "gap"
     CANDIDATE = "candidate"
     MOTION = "motion"
     ZOOM = "zoom"
+    PEER = "peer"
 
 
 class Box(msgspec.Struct, frozen=True, omit_defaults=True):

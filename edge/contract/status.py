@@ -20,6 +20,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         labels: of the device, as its configuration has them: a rollout may be for those with one of them.
+        updates: whether it takes releases over the air.
     """
 
     schema: int = SCHEMA
@@ -29,6 +30,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     model: Text
     version: Text
     labels: tuple[Name, ...] = ()
+    updates: bool = False
 
 
 class RecallCounts(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ from edge.detector.detector import Detector, open_detector
 from edge.detector.letterbox import Letterbox, Size
 from edge.detector.opening import read_model
 from edge.detector.runtimes import installed_runtimes
+from edge.detector.tuned import TUNED_NAME, read_tuned, why_not
 from edge.frame import Image
 
 _LEAST_RUNS, _MOST_RUNS, _MOST_SECONDS = 5, 50, 2.0
@@ -52,6 +53,7 @@ class ModelReport:
         features: how long the feature vector is, 0 without.
         runtimes: one report for each installed runtime.
         agreement: the share of the best boxes that two runtimes both find; None with one runtime.
+        tuned: the way that `edge tune` chose for it here, or why that is not followed; "" where it was not tuned.
     """
 
     file: str
@@ -63,6 +65,7 @@ class ModelReport:
     features: int
     runtimes: tuple[RuntimeReport, ...]
     agreement: float | None
+    tuned: str = ""
 
     @property
     def agrees(self) -> bool:
@@ -101,6 +104,7 @@ def check_model(model: Path | None, *, input_size: Size | None = None, threads: 
         features=features,
         runtimes=tuple(reports),
         agreement=agreement(found[0], found[1]) if len(found) > 1 else None,
+        tuned=_tuned(model, detector.input_size),
     )
 
 
@@ -119,6 +123,18 @@ def made_picture() -> Image:
         cv2.rectangle(picture, (left, top), (left + 60, top + 120), shade, cv2.FILLED)
         cv2.circle(picture, (600 - left, top + 60), 30, shade[::-1], cv2.FILLED)
     return np.asarray(picture, np.uint8)
+
+
+def _tuned(model: Path | None, size: Size) -> str:
+    found = read_model(model)
+    try:
+        tuned = read_tuned(found.path.parent / TUNED_NAME)
+        reason = "" if tuned is None else why_not(tuned, model=found, size=size)
+    except UnusableError as error:
+        return f"not followed: {error}"
+    if tuned is None:
+        return ""
+    return f"not followed: {reason}" if reason else str(tuned.choice)
 
 
 def _share(these: Detections, those: Detections) -> float:

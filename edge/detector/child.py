@@ -22,12 +22,25 @@ _LONGEST: Final = 300
 
 
 class Child:
-    """A running process. Leaving the context ends it."""
+    """A running process. Leaving the context ends it.
 
-    def __init__(self, command: Sequence[str]) -> None:
+    Args:
+        command: what to run.
+        leads: whether the processes that it starts itself end with it.
+        pass_fds: file descriptors that it shall have, too.
+    """
+
+    def __init__(self, command: Sequence[str], *, leads: bool = False, pass_fds: Sequence[int] = ()) -> None:
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
+        self._leads = leads
         self._process = subprocess.Popen(  # noqa: S603 - our own module
-            list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._complaints, bufsize=0
+            list(command),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._complaints,
+            bufsize=0,
+            start_new_session=leads,
+            pass_fds=pass_fds,
         )
         self._rest = b""
 
@@ -54,7 +67,7 @@ class Child:
         while b"\n" not in self._rest:
             left = end - time.monotonic()
             if left <= 0 or not select.select([answered], [], [], left)[0]:
-                self._process.kill()
+                self.kill()
                 msg = f"it did not answer within {within_s:.0f} s"
                 raise UnusableError(msg)
             chunk = os.read(answered.fileno(), _CHUNK)
@@ -64,9 +77,17 @@ class Child:
         line, _, self._rest = self._rest.partition(b"\n")
         return line
 
+    def kill(self) -> None:
+        """End the process, from any thread; whoever waits for an answer learns of its death."""
+        if not self._leads:
+            self._process.kill()
+        elif self._process.returncode is None:  # not waited for: its number is still its own
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
     def close(self) -> None:
         """End the process, whatever it does."""
-        self._process.kill()
+        self.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:

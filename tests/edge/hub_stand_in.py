@@ -8,6 +8,7 @@ from typing import Any
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edge.contract.rollout import Assignment, RolloutReport
 from edge.contract.samples import Finding, FrameHeader, decode_event, decode_frame
 from edge.contract.status import Ack, Heartbeat, State, Want, decode, encode
 from edge.contract.topics import Kind, parse_topic, topic
@@ -26,6 +27,7 @@ class HubStandIn:
         self.states: list[State] = []
         self.heartbeats: list[Heartbeat] = []
         self.detections: list[bytes] = []
+        self.reports: list[RolloutReport] = []
         self.correlations: list[bytes] = []
         self.parts = 0
         self.refuse: set[str] = set()
@@ -51,6 +53,9 @@ class HubStandIn:
     def ack(self, *event_ids: str) -> None:
         self._answer(Kind.ACK, encode(Ack(findings=event_ids)))
 
+    def assign(self, assignment: Assignment) -> None:
+        self._client.publish(topic("yard", "gate", Kind.ASSIGN), encode(assignment), qos=1, retain=True)
+
     def say(self, kind: Kind, payload: bytes) -> None:
         self._answer(kind, payload)
 
@@ -58,7 +63,7 @@ class HubStandIn:
         self._client.publish(topic("yard", "gate", kind), payload, qos=1)
 
     def _on_connect(self, client: paho.Client, *_: Any) -> None:
-        kinds = (Kind.EVENT, Kind.FRAME, Kind.STATE, Kind.HEARTBEAT, Kind.DETECTIONS)
+        kinds = (Kind.EVENT, Kind.FRAME, Kind.STATE, Kind.HEARTBEAT, Kind.DETECTIONS, Kind.REPORT)
         client.subscribe([(topic("yard", "gate", kind), 1) for kind in kinds])
 
     def _on_message(self, _client: paho.Client, _user: Any, message: paho.MQTTMessage) -> None:
@@ -67,6 +72,8 @@ class HubStandIn:
             self.states.append(decode(message.payload, State))
         elif kind is Kind.HEARTBEAT:
             self.heartbeats.append(decode(message.payload, Heartbeat))
+        elif kind is Kind.REPORT:
+            self.reports.append(decode(message.payload, RolloutReport))
         elif kind is Kind.DETECTIONS:
             self.detections.append(message.payload)
         elif kind is Kind.EVENT:

@@ -5,6 +5,7 @@ import pytest
 from edge.config import (
     CameraConfig,
     SourceKind,
+    UpdatesConfig,
     parse_config,
     read_config,
     source_kind,
@@ -50,9 +51,25 @@ def test_paths_are_absolute_and_the_port_follows_tls() -> None:
 
 
 @pytest.mark.parametrize(
+    "url", ["https://hub.example", "http://10.0.0.2:8080/street/", "http://[::1]:8080", "file:///media/a%20stick"]
+)
+def test_updates_are_off_until_a_repository_and_its_root_are_named(url: str) -> None:
+    assert parse_config(LEAST, folder=FOLDER).updates is None
+    text = 'labels = ["outdoor", "gate"]\n' + LEAST + f'[updates]\nurl = "{url}"\nroot = "root.json"\n'
+    config = parse_config(text, folder=FOLDER)
+    assert config.labels == ("outdoor", "gate")
+    assert config.updates == UpdatesConfig(url=url, root=FOLDER / "root.json", poll_s=60.0)
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ('sit = "yard"\n' + LEAST, "unknown key `sit`; did you mean `site`?"),
+        ('labels = ["a b"]\n' + LEAST, "`labels[0]`: expected `str` matching"),
+        (LEAST + '[updates]\nurl = "https://h"\n', "`updates`: object missing required field `root`"),
+        (LEAST + '[updates]\nurl = "ftp://h"\nroot = "r"\n', "`updates.url`: expected `str` matching"),
+        (LEAST + '[updates]\nurl = "file://h/x"\nroot = "r"\n', "`updates.url`: expected `str` matching"),  # a host
+        (LEAST + '[updates]\nurl = "http://h:0x1"\nroot = "r"\n', "`updates.url` is 'http://h:0x1': Port could not"),
         (LEAST + "[mqtt]\nhots = 'b'\n", "unknown key `mqtt.hots`; did you mean `host`?"),
         (LEAST + "fsp = 3\n", "unknown key `camera.fsp`; did you mean `fps`?"),
         (LEAST + "[zzz]\n", "unknown key `zzz`; known here: site, device"),

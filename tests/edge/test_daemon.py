@@ -374,7 +374,7 @@ def test_check_says_a_line_each(tmp_path: Path, broker: Broker) -> None:  # noqa
     assert good.returncode == 0, good.stderr
     assert not config.data_dir.exists(), "a check makes nothing"
     names = [line.split(":")[0] for line in good.stdout.splitlines()]
-    assert names == ["config", "model", "camera front", "spool", "broker"]
+    assert names == ["config", "model", "camera front", "spool", "slots", "broker"]
     assert "a frame of 160x120" in good.stdout
 
     run_for_a_moment(config)

@@ -50,9 +50,9 @@ def idle(tmp_path: Path) -> Iterator[Daemon]:
 
 def test_each_camera_has_a_quota_and_what_is_over_is_counted(idle) -> None:
     missed, control = SimpleNamespace(reason=Reason.MISSED), SimpleNamespace(reason=Reason.CONTROL)
-    idle._hand_over("front", [missed, missed, missed, control], wait_s=0.0)
-    idle._hand_over("yard", [missed, missed, missed, missed], wait_s=0.0)
-    assert idle._queue.qsize() == 5
+    idle._detection._hand_over("front", [missed, missed, missed, control], wait_s=0.0)
+    idle._detection._hand_over("yard", [missed, missed, missed, missed], wait_s=0.0)
+    assert idle._detection.queue.qsize() == 5
     assert idle._spool.counters()[1] == {"quota_missed": 3}
 
 
@@ -61,20 +61,20 @@ def test_a_control_frame_that_waits_is_not_lost_when_nothing_is_mined_any_more(i
     """It was drawn while findings were wanted. What is drawn afterwards is not."""
     (eye,) = idle._eyes
     eye.pipeline.adopt(MiningConfig(control_per_hour=1e9, zoom_budget=0.2), None)
-    idle._quota.adopt(QuotaConfig(burst=100), now_s=0.0)
+    idle._detection._quota.adopt(QuotaConfig(burst=100), now_s=0.0)
     noise = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
     for n in range(2):
-        idle._look(eye, Frame(noise, "front", n, 0, n / 5))
-    assert idle._queue.empty(), "the second frame is drawn, and waits"
+        idle._detection.look(eye, Frame(noise, "front", n, 0, n / 5))
+    assert idle._detection.queue.empty(), "the second frame is drawn, and waits"
     if ends == "paused":
-        idle._rules = replace(idle._rules, paused_by="site")
+        idle._detection._rules = replace(idle._detection._rules, paused_by="site")
     elif ends == "frozen":
         monkeypatch.setattr(FrozenPicture, "update", lambda *_, **__: True)
     else:
-        idle._finish(eye)
+        idle._detection.finish(eye)
     for n in range(2, 2 if ends == "stopped" else 20):
-        idle._look(eye, Frame(noise, "front", n, 0, n / 5))
-    (control,) = (idle._queue.get_nowait() for _ in range(idle._queue.qsize()))
+        idle._detection.look(eye, Frame(noise, "front", n, 0, n / 5))
+    (control,) = (idle._detection.queue.get_nowait().mined for _ in range(idle._detection.queue.qsize()))
     assert (control.reason, control.at.frame.sequence, control.looked_twice) == (Reason.CONTROL, 1, False)
     assert eye.health(now_s=0.0).recall.frames == 0
     assert idle._spool.counters()[1] == {}
@@ -101,7 +101,7 @@ def test_a_model_that_gives_no_numbers_is_counted_and_logged_now_and_then(idle, 
         Pipeline, "step", lambda _, frame: replace(s := step(frame), inference=replace(s.inference, finite=False))
     )
     for n in range(5):
-        idle._look(eye, Frame(np.zeros((64, 96, 3), np.uint8), "front", n, 0, n / 20))
+        idle._detection.look(eye, Frame(np.zeros((64, 96, 3), np.uint8), "front", n, 0, n / 20))
     assert idle._spool.counters()[1]["not_finite"] == 5
     told = [record for record in caplog.records if "not finite" in record.getMessage()]
     assert [record.exc_info for record in told] == [None] * 3, "the 1st, 2nd and 4th, without a traceback"

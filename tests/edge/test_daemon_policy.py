@@ -78,4 +78,4 @@ def test_whatever_comes_detection_goes_on(daemon: Daemon) -> None:
         daemon._policies.take(DEVICE, payload)
         assert daemon._heartbeat().policies[0].refused
     makes_findings(daemon)
-    assert daemon._detection.is_alive()
+    assert daemon._detection.alive

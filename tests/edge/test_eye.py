@@ -73,11 +73,13 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 def test_a_frozen_picture_mines_nothing(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     (eye,) = daemon._eyes
     mined_s: list[float] = []
-    monkeypatch.setattr(daemon, "_hand_over", lambda _, mined, **__: mined_s.extend(m.at.frame.time_s for m in mined))
+    monkeypatch.setattr(
+        daemon._detection, "_hand_over", lambda _, mined, **__: mined_s.extend(m.at.frame.time_s for m in mined)
+    )
     still, times_s = noise(0), [i / 2 for i in range(241)]
     for i, time_s in enumerate(times_s):
         image = still if time_s < 90 else noise(i)
-        daemon._look(eye, Frame(image, "front", i, 0, time_s))
+        daemon._detection.look(eye, Frame(image, "front", i, 0, time_s))
         if time_s < FROZEN_S or time_s >= 90:
             assert not eye.frozen
         else:

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.contract.policy import BUILT_IN, Weights
-from edge.contract.samples import Witness, WitnessKind
+from edge.contract.policy import BUILT_IN, WEIGHED, Weights
+from edge.contract.samples import Witness
 from edge.severity import severity
 
-kinds = st.sampled_from(list(WitnessKind))
+kinds = st.sampled_from(WEIGHED)
 scores = st.floats(0, 1)
 claims = st.lists(st.builds(Witness, kinds, scores), max_size=6)
 
@@ -39,23 +39,23 @@ def test_who_is_surer_makes_it_no_less_likely(others, kind, one, two, refuted, w
     assert severity(others, refuted=refuted, weights=weights) <= less, "one witness more makes it no less likely"
 
 
-@given(st.permutations([Witness(kind, 0.3) for kind in WitnessKind]), weights_from(-50))
+@given(st.permutations([Witness(kind, 0.3) for kind in WEIGHED]), weights_from(-50))
 def test_the_order_of_the_witnesses_is_nothing(witnesses, weights):
     assert severity(witnesses, refuted=False, weights=weights) == pytest.approx(
         severity(sorted(witnesses, key=lambda witness: witness.kind), refuted=False, weights=weights), abs=1e-4
     )
 
 
-@pytest.mark.parametrize("kind", list(WitnessKind))
+@pytest.mark.parametrize("kind", WEIGHED)
 def test_each_witness_has_the_weight_of_its_name(kind):
     flat = Weights(bias=-1.0, gap=0.0, candidate=0.0, motion=0.0, zoom=0.0, refuted=0.0)
     weights = msgspec.structs.replace(flat, **{kind.value: 2.0})
     assert severity([Witness(kind, 1.0)], refuted=False, weights=weights) == round(1 / (1 + math.exp(-1.0)), 4)
-    for other in set(WitnessKind) - {kind}:
+    for other in set(WEIGHED) - {kind}:
         assert severity([Witness(other, 1.0)], refuted=False, weights=weights) == round(1 / (1 + math.exp(1.0)), 4)
 
 
-@pytest.mark.parametrize("kind", list(WitnessKind))
+@pytest.mark.parametrize("kind", WEIGHED)
 def test_built_in_every_witness_counts_for_a_miss_and_a_second_look_that_saw_nothing_against_it(kind):
     nobody = severity([], refuted=False, weights=BUILT_IN)
     one = severity([Witness(kind, 1.0)], refuted=False, weights=BUILT_IN)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hub.cli
-from edge.contract.policy import BUILT_IN, MiningPolicy, Policy, Weights, decode_policy, encode_policy
+from edge.contract.policy import BUILT_IN, WEIGHED, MiningPolicy, Policy, Weights, decode_policy, encode_policy
 from edge.contract.samples import Witness, WitnessKind
 from edge.contract.topics import Kind, topic
 from edge.policy import PolicyBox
@@ -156,7 +156,7 @@ some_cases = st.lists(st.builds(Case, rows, st.booleans(), st.integers(0, 5)), m
 @settings(max_examples=12, deadline=None)
 def test_a_witness_never_lowers_and_the_order_is_nothing(cases, random) -> None:
     found = as_weights(fit({"door": cases}).cameras["door"])
-    for kind in WitnessKind:
+    for kind in WEIGHED:
         assert getattr(found, kind.value) >= 0
     assert found.refuted <= 0
     mixed = list(cases)
@@ -165,7 +165,7 @@ def test_a_witness_never_lowers_and_the_order_is_nothing(cases, random) -> None:
     assert (one.fitted, one.better, one.after) == (other.fitted, other.better, other.after)
 
 
-@given(st.lists(st.builds(Witness, st.sampled_from(WitnessKind), st.floats(0, 1)), unique_by=lambda one: one.kind))
+@given(st.lists(st.builds(Witness, st.sampled_from(WEIGHED), st.floats(0, 1)), unique_by=lambda one: one.kind))
 def test_the_model_is_that_of_the_device(witnesses) -> None:
     for refuted in (False, True):
         case = case_of(witnesses, refuted=refuted, right=True, at_ms=0)

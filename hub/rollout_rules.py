@@ -1,0 +1,328 @@
+"""The rules of a rollout: who is ordered what, and when. Pure: values and a `now_ms` in, a new rollout out.
+
+A rollout brings one release of one model line to the devices in its scope, wave by wave: one device, then 5 %, 25 % and
+all of them. hub.rollouts keeps it in the database and speaks with the devices; hub.simulate rehearses with it.
+
+Laws:
+
+1. A wave begins only after the one before it has at least 95 % of its devices confirmed, and has baked; what is missing
+   to that, once every device has ended, a person accepts (`resume`) or nobody.
+2. A wave with `stop_at` failures stops the rollout: it and the waves after it are ordered back, and nobody is ordered
+   to install any more. A stopped rollout does not go on; a new one may.
+3. A failure is a device that rolled back, one whose own figures are broken, or one that was online for the whole of
+   `timeout_s` without an end. One that is offline does not fail; it does not confirm either, and half of a wave must
+   have confirmed before the next.
+4. A report counts for its own device, of this release and rollout, when it is newer than the last that counted: twice,
+   late or out of order it changes nothing. A device that failed stays failed, whatever it says later.
+5. Durations are sums of steps of at most `MAX_STEP_MS`: a hub that was down, or whose clock jumps, times nobody out.
+6. Before a wave is followed by the next, or by the end, what all confirmed devices counted is judged together: what is
+   too little to show on one device shows there. If that fails, every device is ordered back.
+7. An order that is newer than what is known of a device wins, whoever gave it: a hub that was replaced by an older
+   backup takes it over, and halts.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from msgspec.structs import replace
+
+from edge.contract.errors import UnusableError
+from edge.contract.judgement import judge_pool
+from edge.contract.rollout import ENDED, Assignment, RolloutReport
+from hub.rollout_state import (
+    CANARY,
+    OLDER_COPY,
+    Heard,
+    Member,
+    Place,
+    Rollout,
+    count_wave,
+    standing,
+    stop_at,
+    wave_name,
+)
+
+MAX_STEP_MS: Final = 60_000
+CONFIRMED_PERCENT: Final = 95
+
+
+def hear(rollout: Rollout, place: Place, report: RolloutReport) -> Rollout:
+    """Return the rollout after a device's report; the same object when the report does not count (law 4)."""
+    member = rollout.members.get(place)
+    after = None if member is None else told(rollout, member, report)
+    return rollout if after is None or after is member else _with(rollout, [after])
+
+
+def told(rollout: Rollout, member: Member, report: RolloutReport) -> Member:
+    """Return a member after its device's report; the same object when the report does not count (law 4)."""
+    about = (report.rollout, report.model, report.release, report.number)
+    if about != (rollout.id, rollout.model, rollout.release, rollout.number):
+        return member
+    if not _is_newer(report, member) or not _can_be(report):
+        return member
+    return _told(member, report)
+
+
+def adopt(rollout: Rollout, place: Place, order: Assignment) -> Rollout:
+    """Return it with an order of it that is newer than what is known: this rollout is an older copy of itself.
+
+    It goes on only by a person's word; where a device was ordered back, not at all.
+    """
+    member = rollout.members.get(place)
+    known = member if member is not None else Member(place=place, wave=rollout.plan.last_wave + 1, ordered_at_ms=0)
+    turned = known.action != order.action
+    adopted = replace(
+        known, action=order.action, ordered_at_ms=order.at_ms, phase="" if turned else known.phase, away_ms=0
+    )
+    after = replace(_with(rollout, [adopted]), reason=OLDER_COPY)
+    if order.action == "back" and rollout.active:
+        return replace(after, state="stopped")
+    if order.action == "back" and rollout.state == "complete":
+        return replace(after, state="rolled_back")
+    return replace(after, state="halted") if rollout.state == "running" else after
+
+
+def step(rollout: Rollout, fleet: Sequence[Heard], *, now_ms: int) -> Rollout:
+    """Return the rollout after what time and reports have brought.
+
+    `fleet`: the devices that this rollout may draw, and its members; those outside its scope are left out here. Of a
+    complete rollout only those that joined late are ordered: call it for the newest complete one of a model line.
+    """
+    in_scope = [one for one in fleet if rollout.plan.covers(one)]
+    after = _age(rollout, fleet, now_ms=now_ms)
+    if after.active and (fault := _fault(after)) is not None:
+        return _stop(after, *fault, now_ms=now_ms)
+    if after.state == "running":
+        after = _go_on(after, in_scope, now_ms=now_ms)
+    if after.state == "complete" or (after.state == "running" and after.wave == after.plan.last_wave):
+        free = _drawable(after, in_scope)
+        after = _order(after, free, wave=after.plan.last_wave + 1, now_ms=now_ms) if free else after
+    return after
+
+
+def halt(rollout: Rollout, *, reason: str) -> Rollout:
+    """Return it halted: nobody else is ordered, and those under way go on. Raises `UnusableError` unless it runs."""
+    if rollout.state != "running":
+        msg = f"the rollout of {rollout.release} is {_word(rollout)}, it does not run"
+        raise UnusableError(msg)
+    return replace(rollout, state="halted", reason=reason)
+
+
+def resume(rollout: Rollout) -> Rollout:
+    """Return it running; the present wave passes with what it has confirmed. Raises `UnusableError` unless halted."""
+    if rollout.state != "halted":
+        more = "; start it anew" if rollout.state in {"stopped", "rolled_back", "replaced"} else ""
+        msg = f"the rollout of {rollout.release} is {_word(rollout)}, not halted{more}"
+        raise UnusableError(msg)
+    accepted = rollout.wave if _undecided(rollout) else rollout.accepted
+    return replace(rollout, state="running", reason="", accepted=accepted)
+
+
+def roll_back(rollout: Rollout, *, now_ms: int) -> Rollout:
+    """Return it with every device ordered back. Raises `UnusableError` when it was, or when a newer one replaced it."""
+    if rollout.state in {"rolled_back", "replaced"}:
+        msg = f"the rollout of {rollout.release} is {_word(rollout)} already"
+        raise UnusableError(msg)
+    back = _order_back(rollout, rollout.members.values(), now_ms=now_ms)
+    return replace(back, state="rolled_back", reason="by hand")
+
+
+def _word(rollout: Rollout) -> str:
+    return rollout.state.replace("_", " ")
+
+
+# Reports
+
+
+def _is_newer(report: RolloutReport, member: Member) -> bool:
+    """A sequence that fell is a device that was set up anew, if its clock and its boot say so, too."""
+    if report.sequence > member.sequence:
+        return True
+    return report.sequence < member.sequence and (
+        report.boot_id != member.boot_id and report.at_ms > member.reported_at_ms
+    )
+
+
+def _can_be(report: RolloutReport) -> bool:
+    serves_it = report.serving == report.release
+    if report.phase == "rolled_back":
+        return not serves_it
+    return report.phase != "confirmed" or serves_it
+
+
+def _told(member: Member, report: RolloutReport) -> Member:
+    reason = report.reason
+    failed = member.action == "install" and report.phase == "rolled_back"
+    if report.figures is not None and member.action == "install" and not failed:
+        alone = judge_pool([report.figures])  # one device: only what is broken fails
+        if alone.outcome == "fail":
+            failed, reason = True, alone.reason
+    return replace(
+        member,
+        phase=report.phase,
+        sequence=report.sequence,
+        boot_id=report.boot_id,
+        reported_at_ms=report.at_ms,
+        reason=member.reason if member.failed else reason,
+        frames=report.frames,
+        figures=report.figures if report.figures is not None else member.figures,
+        failed=member.failed or failed,
+    )
+
+
+# Time
+
+
+def _age(rollout: Rollout, fleet: Sequence[Heard], *, now_ms: int) -> Rollout:
+    spent_ms = min(max(0, now_ms - rollout.stepped_at_ms), MAX_STEP_MS) if rollout.stepped_at_ms else 0
+    online = {one.place for one in fleet if one.online}
+    changed = [
+        aged for one in rollout.members.values() if (aged := _aged(one, one.place in online, spent_ms)) is not one
+    ]
+    baked_ms = rollout.baked_ms + spent_ms if _passed(rollout) else 0
+    return replace(_with(rollout, changed), stepped_at_ms=now_ms, baked_ms=baked_ms)
+
+
+def _aged(member: Member, online: bool, spent_ms: int) -> Member:  # noqa: FBT001  # it is private, and short
+    if member.phase in ENDED or member.action == "back":
+        return member
+    if online:
+        return replace(member, waited_ms=member.waited_ms + spent_ms, away_ms=0)
+    return replace(member, away_ms=member.away_ms + spent_ms)
+
+
+# The waves
+
+
+def _stop(rollout: Rollout, wave: int, why: str, *, now_ms: int) -> Rollout:
+    after = _order_back(rollout, [one for one in rollout.members.values() if one.wave >= wave], now_ms=now_ms)
+    return replace(after, state="stopped", reason=why)
+
+
+def _fault(rollout: Rollout) -> tuple[int, str] | None:
+    """Return the first wave that has failed, and why."""
+    for wave in range(rollout.plan.last_wave + 2):
+        count = count_wave(rollout, wave)
+        if count.devices and count.failed >= stop_at(wave, max(count.size, count.devices)):
+            said = [one.reason for one in _ordered(rollout, wave) if one.failed and one.reason]
+            late = sum(standing(rollout, one) == "timed_out" for one in _ordered(rollout, wave))
+            why = said[0] if said else f"{late} timed out" if late else "no reason was given"
+            return wave, f"{wave_name(rollout.plan, wave)}: {count.failed} of {count.devices} failed: {why}"
+    return None
+
+
+def _pool_fault(rollout: Rollout) -> str:
+    """Return why what the confirmed devices counted fails together; "" when it does not."""
+    told_ones = [one for one in rollout.members.values() if standing(rollout, one) == "confirmed"]
+    verdict = judge_pool([one.figures for one in told_ones if one.figures is not None])
+    return f"all devices together: {verdict.reason}" if verdict.outcome == "fail" else ""
+
+
+def _passed(rollout: Rollout) -> bool:
+    if rollout.wave < 0:
+        return True
+    count = count_wave(rollout, rollout.wave)
+    if count.size == 0:
+        return True
+    if rollout.accepted == rollout.wave and not count.waiting:
+        return True
+    counted = count.devices - count.away
+    enough = count.confirmed * 100 >= counted * CONFIRMED_PERCENT
+    return enough and 2 * count.confirmed >= count.size
+
+
+def _undecided(rollout: Rollout) -> bool:
+    """Every device that can be heard has ended, fewer than enough have confirmed, and not enough have failed."""
+    if rollout.wave < 0 or _passed(rollout):
+        return False
+    count = count_wave(rollout, rollout.wave)
+    return count.failed > 0 and count.waiting == 0
+
+
+def _go_on(rollout: Rollout, in_scope: Sequence[Heard], *, now_ms: int) -> Rollout:
+    while _passed(rollout):
+        needs_bake = rollout.wave >= 0 and rollout.sizes[rollout.wave] > 0
+        if needs_bake and rollout.baked_ms < rollout.plan.bake_s * 1000:
+            return rollout
+        if why := _pool_fault(rollout) if needs_bake else "":
+            return _stop(rollout, CANARY, why, now_ms=now_ms)
+        if rollout.wave == rollout.plan.last_wave:
+            return replace(rollout, state="complete", reason="")
+        following = _begin_wave(rollout, in_scope, now_ms=now_ms)
+        if following is rollout:
+            return rollout
+        rollout = following
+    if _undecided(rollout):
+        count = count_wave(rollout, rollout.wave)
+        name = wave_name(rollout.plan, rollout.wave)
+        return replace(rollout, state="halted", reason=f"{name}: only {count.confirmed} of {count.devices} confirmed")
+    return _draw_for_away(rollout, in_scope, now_ms=now_ms)
+
+
+def _begin_wave(rollout: Rollout, in_scope: Sequence[Heard], *, now_ms: int) -> Rollout:
+    """Return it with the next wave ordered; the same object while no canary can be drawn."""
+    wave = rollout.wave + 1
+    free = _drawable(rollout, in_scope)
+    if wave == CANARY:
+        named = [place for place in free if "/".join(place) == rollout.plan.canary]
+        drawn = named if rollout.plan.canary else free[:1]
+        if not drawn:
+            return rollout
+    else:
+        reach = len(rollout.members) + len(free)
+        target = max(1, reach * rollout.plan.waves_permille[wave - 1] // 1000)
+        drawn = free[: max(0, target - len(rollout.members))]
+    begun = replace(rollout, wave=wave, sizes=(*rollout.sizes, len(drawn)), baked_ms=0)
+    return _order(begun, drawn, wave=wave, now_ms=now_ms)
+
+
+def _draw_for_away(rollout: Rollout, in_scope: Sequence[Heard], *, now_ms: int) -> Rollout:
+    """Draw others for those that went away, when the rest cannot be half of the wave; at most twice the wave."""
+    if rollout.wave < 0:
+        return rollout
+    count = count_wave(rollout, rollout.wave)
+    able = count.confirmed + count.waiting
+    if 2 * able >= count.size or not count.away:
+        return rollout
+    room = min(count.size - able, 2 * count.size - count.devices)
+    drawn = _drawable(rollout, in_scope)[: max(0, room)]
+    return _order(rollout, drawn, wave=rollout.wave, now_ms=now_ms) if drawn else rollout
+
+
+def _drawable(rollout: Rollout, in_scope: Sequence[Heard]) -> list[Place]:
+    """Return the devices that are online and have no order of this rollout, in the rollout's own drawn order."""
+    free = [one.place for one in in_scope if one.online and one.place not in rollout.members]
+    return sorted(free, key=lambda place: hashlib.sha256("/".join((rollout.id, *place)).encode()).digest())
+
+
+def _ordered(rollout: Rollout, wave: int) -> list[Member]:
+    members = [one for one in rollout.members.values() if one.wave == wave]
+    return sorted(members, key=lambda one: one.place)
+
+
+def _order(rollout: Rollout, places: Iterable[Place], *, wave: int, now_ms: int) -> Rollout:
+    return _with(rollout, [Member(place=place, wave=wave, ordered_at_ms=now_ms) for place in places])
+
+
+def _order_back(rollout: Rollout, members: Iterable[Member], *, now_ms: int) -> Rollout:
+    """Order them back; one that rolled back by itself is back, and hears it all the same."""
+    return _with(
+        rollout,
+        [
+            replace(
+                one,
+                action="back",
+                ordered_at_ms=max(now_ms, one.ordered_at_ms + 1),
+                phase="rolled_back" if one.phase == "rolled_back" else "",
+                failed=one.failed or standing(rollout, one) == "timed_out",
+            )
+            for one in members
+            if one.action == "install"
+        ],
+    )
+
+
+def _with(rollout: Rollout, members: Iterable[Member]) -> Rollout:
+    changed = {one.place: one for one in members}
+    return replace(rollout, members={**rollout.members, **changed}) if changed else rollout

@@ -1,0 +1,657 @@
+"""The rules of a rollout: whatever reports come, doubled, late, out of order or false, the laws hold."""
+
+import contextlib
+import math
+from collections.abc import Callable
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
+
+from edge.contract.errors import UnusableError
+from edge.contract.judgement import Figures, side
+from edge.contract.rollout import PHASES, Phase, RolloutReport
+from edge.contract.status import Assignment
+from hub.rollout_rules import MAX_STEP_MS, adopt, halt, hear, resume, roll_back, step
+from hub.rollout_state import (
+    AWAY_MS,
+    OLDER_COPY,
+    Heard,
+    Member,
+    Place,
+    Rollout,
+    RolloutPlan,
+    assignment,
+    count_wave,
+    faults,
+    standing,
+    stop_at,
+)
+
+NOW = 1_700_000_000_000
+MINUTE = 60_000
+OLD, NEW = "street-11", "street-12"
+PLAN = RolloutPlan(bake_s=600, timeout_s=3600)
+
+
+def begun(plan: RolloutPlan = PLAN, *, name: str = "r-1") -> Rollout:
+    return Rollout(
+        id=name, model="street", release=NEW, number=12, target="street/000012.tar", plan=plan, started_at_ms=NOW
+    )
+
+
+def fleet(n: int, *, offline: int = 0, labels: tuple[str, ...] = ()) -> list[Heard]:
+    return [Heard(Place("lab", f"cam{i}"), i >= offline, labels) for i in range(n)]
+
+
+def says(phase: Phase, sequence: int, **changes: object) -> RolloutReport:
+    """What a device with nothing to hide says."""
+    report = RolloutReport(
+        rollout="r-1",
+        model="street",
+        release=NEW,
+        number=12,
+        sequence=sequence,
+        boot_id="boot-1",
+        phase=phase,
+        serving=NEW if phase in {"trial", "confirmed"} else OLD,
+        at_ms=NOW + sequence,
+    )
+    return msgspec.structs.replace(report, **changes)
+
+
+class Run:
+    """A rollout on a clock of its own."""
+
+    def __init__(self, devices: list[Heard], plan: RolloutPlan = PLAN) -> None:
+        self.now_ms = NOW
+        self.devices = {one.place: one for one in devices}
+        self.rollout = begun(plan)
+        self.sequence = 0
+
+    def step(self, minutes: int = 1) -> None:
+        for _ in range(minutes):
+            self.now_ms += MINUTE
+            self.rollout = step(self.rollout, list(self.devices.values()), now_ms=self.now_ms)
+
+    def say(self, place: Place, phase: Phase, reason: str = "") -> None:
+        self.sequence += 1
+        self.rollout = hear(self.rollout, place, says(phase, self.sequence, reason=reason))
+
+    def wave(self, number: int) -> list[Place]:
+        return sorted(one.place for one in self.rollout.members.values() if one.wave == number)
+
+    def confirm(self, number: int) -> None:
+        for place in self.wave(number):
+            self.say(place, "confirmed")
+
+    def until(self, reached: Callable[[], bool], *, minutes: int = 200) -> None:
+        for _ in range(minutes):
+            if reached():
+                return
+            self.step()
+        pytest.fail(f"it stands at wave {self.rollout.wave}, {self.rollout.state}: {self.rollout.reason}")
+
+    def up_to(self, wave: int) -> None:
+        """Everything is confirmed up to this wave, which has begun."""
+        for number in range(wave):
+            self.until(lambda at=number: self.rollout.wave >= at)
+            self.confirm(number)
+        self.until(lambda: self.rollout.wave == wave)
+
+    def orders(self) -> dict[Place, str]:
+        return {one.place: one.action for one in self.rollout.members.values()}
+
+    def go(self, place: Place, *, online: bool) -> None:
+        self.devices[place] = self.devices[place]._replace(online=online)
+
+
+# The waves.
+
+
+@pytest.mark.parametrize(
+    ("devices", "sizes"),
+    [
+        (1, [1, 0, 0, 0]),  # the canary is all
+        (2, [1, 0, 0, 1]),
+        (10, [1, 0, 1, 8]),  # 5 % of ten is less than one
+        (19, [1, 0, 3, 15]),
+        (40, [1, 1, 8, 30]),
+        (200, [1, 9, 40, 150]),  # with the canary 5 %, with that 25 %
+    ],
+)
+def test_a_good_release_goes_out_in_waves(devices: int, sizes: list[int]) -> None:
+    run = Run(fleet(devices))
+    run.step()
+    for wave, size in enumerate(sizes):
+        run.until(lambda at=wave: run.rollout.wave >= at)
+        assert len(run.wave(wave)) == size
+        run.confirm(wave)
+    run.until(lambda: run.rollout.state == "complete")
+    assert list(run.rollout.sizes) == sizes
+    assert len(run.rollout.members) == devices
+
+
+def test_a_wave_bakes_before_the_next_and_anew_when_it_falls_back() -> None:
+    run = Run(fleet(40), replace(PLAN, timeout_s=86400))
+    run.up_to(1)
+    (place,) = run.wave(1)
+    run.say(place, "confirmed")
+    run.step(9)
+    assert run.rollout.wave == 1, "nine of ten minutes"
+    run.say(place, "trial")  # set up anew: it starts over
+    run.step(5)
+    run.say(place, "confirmed")
+    run.step(9)
+    assert run.rollout.wave == 1
+    run.step(2)
+    assert run.rollout.wave == 2
+
+
+def test_the_canary_is_the_one_that_was_named() -> None:
+    run = Run(fleet(40), replace(PLAN, canary="lab/cam33"))
+    run.go(Place("lab", "cam33"), online=False)
+    run.step(3)
+    assert run.rollout.members == {}, "it waits for it"
+    run.go(Place("lab", "cam33"), online=True)
+    run.step()
+    assert run.wave(0) == [Place("lab", "cam33")]
+
+
+def test_only_the_scope_is_ordered() -> None:
+    yards = [
+        Heard(Place("north", "a"), True, ("gate",)),
+        Heard(Place("north", "b"), True, ("roof", "gate")),
+        Heard(Place("north", "c"), True, ("roof",)),  # of the site, without the label
+        Heard(Place("south", "d"), True, ("gate",)),  # the label, of another site
+        Heard(Place("north", "e"), False, ("gate",)),  # away
+    ]
+    run = Run(yards, replace(PLAN, sites=("north",), labels=("gate", "door"), bake_s=0))
+    for _ in range(10):
+        run.step()
+        for place in run.rollout.members:
+            run.say(place, "confirmed")
+    assert set(run.rollout.members) == {("north", "a"), ("north", "b")}
+    assert run.rollout.state == "complete"
+
+
+def test_who_joins_late_gets_what_is_current() -> None:
+    run = Run(fleet(40, offline=2))
+    run.up_to(2)
+    run.go(Place("lab", "cam0"), online=True)
+    run.step()
+    assert Place("lab", "cam0") not in run.rollout.members, "a wave takes nobody in"
+    run.confirm(2)
+    run.until(lambda: run.rollout.wave == 3)
+    assert Place("lab", "cam0") in run.wave(3)
+    run.confirm(3)
+    run.until(lambda: run.rollout.state == "complete")
+    run.go(Place("lab", "cam1"), online=True)
+    run.step()
+    assert run.wave(4) == [Place("lab", "cam1")]
+    assert assignment(run.rollout, run.rollout.members["lab", "cam1"]).action == "install"
+
+
+# Failures.
+
+
+def test_one_failure_stops_the_canary_and_sends_it_back() -> None:
+    run = Run(fleet(40))
+    run.step()
+    (canary,) = run.wave(0)
+    run.say(canary, "rolled_back", "blind: the old model saw 14, the new one 0")
+    run.step()
+    assert run.rollout.state == "stopped"
+    assert run.rollout.reason == "canary: 1 of 1 failed: blind: the old model saw 14, the new one 0"
+    assert run.orders() == {canary: "back"}
+    run.step(300)
+    assert list(run.rollout.members) == [canary]
+
+
+@pytest.mark.parametrize(
+    ("size", "stops"), [(2, 2), (9, 2), (40, 2), (41, 3), (150, 8)]
+)  # two, or 5 % where that is more
+def test_so_many_failures_stop_a_wave(size: int, stops: int) -> None:
+    assert stop_at(1, size) == stops
+    assert stop_at(0, size) == 1
+
+
+def test_the_wave_that_failed_is_sent_back_and_the_one_before_stays() -> None:
+    run = Run(fleet(200))
+    run.up_to(2)
+    first, second, *_ = run.wave(2)
+    run.say(first, "rolled_back", "slow")
+    run.step()
+    assert run.rollout.state == "running"
+    run.say(second, "rolled_back", "slow")
+    run.step()
+    assert (run.rollout.state, run.rollout.reason) == ("stopped", "25 %: 2 of 40 failed: slow")
+    assert {place for place, action in run.orders().items() if action == "back"} == set(run.wave(2))
+    count = count_wave(run.rollout, 2)
+    assert (count.failed, count.back, count.going_back) == (2, 2, 38)
+
+
+def test_a_canary_that_falls_back_later_stops_what_came_after_it() -> None:
+    run = Run(fleet(200))
+    run.up_to(1)
+    run.say(run.wave(0)[0], "rolled_back", "three starts failed")
+    run.step()
+    assert run.rollout.reason == "canary: 1 of 1 failed: three starts failed"
+    assert set(run.orders().values()) == {"back"}
+
+
+def test_too_few_that_confirmed_wait_for_a_person() -> None:
+    run = Run(fleet(40))
+    run.up_to(2)
+    failed, *others = run.wave(2)
+    run.say(failed, "rolled_back", "slow")
+    for place in others:
+        run.say(place, "confirmed")
+    run.step()
+    assert (run.rollout.state, run.rollout.reason) == ("halted", "25 %: only 7 of 8 confirmed")
+    run.step(60)
+    assert run.rollout.wave == 2
+    run.rollout = resume(run.rollout)
+    run.until(lambda: run.rollout.wave == 3)
+    assert run.orders()[failed] == "install", "it stays as it is: nothing was stopped"
+
+
+def test_19_of_20_are_enough() -> None:
+    run = Run(fleet(84), replace(PLAN, waves_permille=(250, 1000)))
+    run.up_to(1)
+    assert len(run.wave(1)) == 20
+    failed, *others = run.wave(1)
+    run.say(failed, "rolled_back", "slow")
+    for place in others:
+        run.say(place, "confirmed")
+    run.until(lambda: run.rollout.wave == 2)
+
+
+# Time, and who is away.
+
+
+def test_a_timeout_is_a_failure() -> None:
+    run = Run(fleet(40))
+    run.step()
+    run.say(run.wave(0)[0], "shadow")
+    run.step(59)
+    assert run.rollout.state == "running"
+    run.step(2)
+    assert (run.rollout.state, run.rollout.reason) == ("stopped", "canary: 1 of 1 failed: 1 timed out")
+    assert count_wave(run.rollout, 0).failed == 1
+
+
+def test_a_hub_that_was_down_and_a_clock_that_jumps_time_nobody_out() -> None:
+    run = Run(fleet(40))
+    run.step()
+    for jump_ms in (10 * 365 * 86_400_000, -20 * 365 * 86_400_000, 3_600_000):
+        run.now_ms += jump_ms
+        run.step()
+    assert run.rollout.state == "running"
+    (canary,) = run.wave(0)
+    assert run.rollout.members[canary].waited_ms <= 3 * MAX_STEP_MS
+
+
+def test_one_that_is_offline_does_not_fail_and_another_takes_its_place() -> None:
+    run = Run(fleet(40))
+    run.step()
+    (away,) = run.wave(0)
+    run.go(away, online=False)
+    run.step(AWAY_MS // MINUTE - 1)
+    assert run.wave(0) == [away]
+    run.step(2)
+    other = next(place for place in run.wave(0) if place != away)
+    assert len(run.wave(0)) == 2
+    run.go(other, online=False)
+    run.step(500)
+    assert len(run.wave(0)) == 2, "a release that takes devices off the air does not get the whole fleet"
+    assert run.rollout.state == "running"
+    run.go(other, online=True)
+    run.say(other, "confirmed")
+    run.until(lambda: run.rollout.wave >= 1)
+    assert standing(run.rollout, run.rollout.members[away]) == "away"
+
+
+def test_a_wave_does_not_pass_on_the_word_of_a_few() -> None:
+    run = Run(fleet(200))
+    run.up_to(3)
+    places = run.wave(3)
+    for place in places[:60]:
+        run.say(place, "confirmed")
+    for place in places[60:]:
+        run.go(place, online=False)
+    run.step(300)
+    assert run.rollout.state == "running", "60 of 150: fewer than half"
+
+
+# Reports.
+
+
+@given(
+    sent=st.lists(
+        st.tuples(st.sampled_from([phase for phase in PHASES if phase != "rolled_back"]), st.integers(0, 500)),
+        min_size=1,
+        max_size=8,
+    ),
+    data=st.data(),
+)
+def test_the_newest_report_counts_however_they_come(sent: list[tuple[Phase, int]], data: st.DataObject) -> None:
+    reports = [says(phase, n + 1, frames=frames) for n, (phase, frames) in enumerate(sent)]
+    arriving = data.draw(st.permutations(reports + data.draw(st.lists(st.sampled_from(reports), max_size=8))))
+    place = Place("lab", "cam0")
+    before = replace(begun(), members={place: Member(place=place, wave=0, ordered_at_ms=NOW)}, wave=0, sizes=(1,))
+    after = before
+    for report in arriving:
+        after = hear(after, place, report)
+    assert after == hear(before, place, reports[-1])
+    assert hear(after, place, reports[-1]) is after
+
+
+@given(sent=st.lists(st.sampled_from(PHASES), min_size=1, max_size=8), data=st.data())
+def test_a_failure_that_was_heard_stays(sent: list[Phase], data: st.DataObject) -> None:
+    place = Place("lab", "cam0")
+    rollout = replace(begun(), members={place: Member(place=place, wave=0, ordered_at_ms=NOW)}, wave=0, sizes=(1,))
+    failed = False
+    for report in data.draw(st.permutations([says(phase, n + 1) for n, phase in enumerate(sent)])):
+        after = hear(rollout, place, report)
+        failed = failed or (after is not rollout and report.phase == "rolled_back")
+        rollout = after
+        assert rollout.members[place].failed is failed
+
+
+@pytest.mark.parametrize(
+    ("place", "changes"),
+    [
+        (("lab", "other"), {}),  # a device that has no order
+        (("lab", "cam0"), {"rollout": "r-2"}),  # another's rollout
+        (("lab", "cam0"), {"number": 13}),  # another release under this rollout
+        (("lab", "cam0"), {"release": "street-13", "serving": "street-13"}),
+        (("lab", "cam0"), {"model": "yard"}),
+        (("lab", "cam0"), {"serving": OLD}),  # confirmed, and it runs another
+        (("lab", "cam0"), {"phase": "rolled_back"}),  # rolled back, and it runs it
+        (("lab", "cam0"), {"sequence": 0}),  # before anything
+    ],
+)
+def test_a_report_that_cannot_be_changes_nothing(place: tuple[str, str], changes: dict[str, object]) -> None:
+    member = Member(place=Place("lab", "cam0"), wave=0, ordered_at_ms=NOW)
+    rollout = replace(begun(), members={member.place: member}, wave=0, sizes=(1,))
+    report = msgspec.structs.replace(says("confirmed", 5), **changes)
+    assert hear(rollout, Place(*place), report) is rollout
+    assert hear(rollout, Place("lab", "cam0"), says("confirmed", 5)) is not rollout
+
+
+def test_a_device_that_was_set_up_anew_is_heard_again() -> None:
+    member = Member(
+        place=Place("lab", "cam0"),
+        wave=0,
+        ordered_at_ms=NOW,
+        phase="confirmed",
+        sequence=40,
+        boot_id="boot-9",
+        reported_at_ms=NOW + 40,
+    )
+    rollout = replace(begun(), members={member.place: member}, wave=0, sizes=(1,))
+    late = says("shadow", 3, boot_id="boot-2", at_ms=NOW + 3)
+    anew = says("downloading", 2, boot_id="boot-10", at_ms=NOW + 90)
+    assert hear(rollout, member.place, late) is rollout
+    assert hear(rollout, member.place, anew).members[member.place].phase == "downloading"
+
+
+# What the devices counted.
+
+
+def counted(*, sees: float = 1.0, not_finite: int = 0, frames: int = 500, busy: int = 0) -> Figures:
+    """500 paired frames on which the new model sees this share of the old one's boxes."""
+    boxes = 300 + busy
+    return Figures(
+        frames=frames,
+        old=side(scores=[0.7] * boxes, threshold=0.4, spent_ms=[20.0] * frames),
+        new=side(scores=[0.7] * round(boxes * sees), threshold=0.4, spent_ms=[20.0] * frames, not_finite=not_finite),
+    )
+
+
+def with_figures(run: Run, wave: int, *, sees: float) -> None:
+    for n, place in enumerate(run.wave(wave)):
+        run.sequence += 1
+        figures = counted(sees=sees + 0.01 * (n % 3), busy=10 * (n % 4))
+        run.rollout = hear(run.rollout, place, says("confirmed", run.sequence, figures=figures))
+
+
+@pytest.mark.parametrize(("sees", "stops"), [(1.0, False), (0.95, False), (0.7, True)])
+def test_what_no_device_sees_alone_stops_it_together(sees: float, stops: bool) -> None:
+    run = Run(fleet(200))
+    run.step()
+    with_figures(run, 0, sees=sees)
+    run.until(lambda: run.rollout.wave == 1)
+    with_figures(run, 1, sees=sees)
+    run.step(20)
+    assert run.rollout.state == ("stopped" if stops else "running")
+    if stops:
+        assert run.rollout.wave == 1
+        assert "on 10 devices" in run.rollout.reason
+        assert set(run.orders().values()) == {"back"}, "the canary, too"
+
+
+def test_one_device_with_odd_figures_stops_nothing() -> None:
+    run = Run(fleet(200))
+    run.up_to(2)
+    with_figures(run, 2, sees=1.0)
+    liar = run.wave(2)[0]
+    run.sequence += 1
+    run.rollout = hear(run.rollout, liar, says("confirmed", run.sequence, figures=counted(sees=0.0)))
+    run.until(lambda: run.rollout.wave == 3)
+
+
+def test_a_device_whose_own_figures_are_broken_has_failed() -> None:
+    run = Run(fleet(40))
+    run.step()
+    (canary,) = run.wave(0)
+    run.rollout = hear(run.rollout, canary, says("confirmed", 1, figures=counted(not_finite=3)))
+    run.step()
+    assert run.rollout.state == "stopped"
+
+
+def test_the_newest_figures_stay() -> None:
+    run = Run(fleet(40))
+    run.step()
+    (canary,) = run.wave(0)
+    for sequence, figures in ((1, counted(frames=400)), (2, counted(frames=900)), (3, None)):
+        run.rollout = hear(run.rollout, canary, says("confirmed", sequence, figures=figures))
+    assert run.rollout.members[canary].figures == counted(frames=900)
+
+
+# What people do, and an older copy.
+
+
+def test_halt_orders_nobody_and_still_stops() -> None:
+    run = Run(fleet(200))
+    run.up_to(1)
+    run.rollout = halt(run.rollout, reason="by hand")
+    run.confirm(1)
+    run.step(100)
+    assert (run.rollout.state, run.rollout.wave) == ("halted", 1)
+    run.rollout = resume(run.rollout)
+    run.step()
+    assert run.rollout.wave == 2
+    run.rollout = halt(run.rollout, reason="by hand")
+    for place in run.wave(2)[:2]:
+        run.say(place, "rolled_back", "slow")
+    run.step()
+    assert run.rollout.state == "stopped", "those under way are watched"
+
+
+def test_a_roll_back_sends_every_device_back() -> None:
+    run = Run(fleet(40))
+    run.up_to(3)
+    run.rollout = roll_back(run.rollout, now_ms=run.now_ms)
+    assert len(run.orders()) == 40
+    assert set(run.orders().values()) == {"back"}
+    place = run.wave(3)[0]
+    assert standing(run.rollout, run.rollout.members[place]) == "going_back"
+    run.say(place, "confirmed")  # it had finished before it heard
+    assert standing(run.rollout, run.rollout.members[place]) == "going_back"
+    run.say(place, "rolled_back")
+    assert standing(run.rollout, run.rollout.members[place]) == "back"
+    assert not run.rollout.members[place].failed, "it was told to"
+    run.go(Place("lab", "cam0"), online=True)
+    run.step(100)
+    assert len(run.orders()) == 40
+
+
+@pytest.mark.parametrize(
+    ("state", "act", "said"),
+    [
+        ("stopped", resume, "is stopped, not halted; start it anew"),
+        ("running", resume, "is running, not halted"),
+        ("halted", lambda rollout: halt(rollout, reason="x"), "is halted, it does not run"),
+        ("complete", lambda rollout: halt(rollout, reason="x"), "is complete, it does not run"),
+        ("rolled_back", lambda rollout: roll_back(rollout, now_ms=NOW), "is rolled back already"),
+        ("replaced", lambda rollout: roll_back(rollout, now_ms=NOW), "is replaced already"),
+    ],
+)
+def test_what_cannot_be_done_is_said(state: str, act: Callable[[Rollout], Rollout], said: str) -> None:
+    with pytest.raises(UnusableError, match=said):
+        act(replace(begun(), state=state))
+
+
+def test_waves_that_do_not_rise_are_refused() -> None:
+    with pytest.raises(ValueError, match="must rise"):
+        RolloutPlan(waves_permille=(250, 50))
+
+
+def order(action: str, *, at_ms: int) -> Assignment:
+    return Assignment(
+        rollout="r-1",
+        action=action,
+        model="street",
+        release=NEW,
+        number=12,
+        target="street/000012.tar",
+        at_ms=at_ms,
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "action", "becomes"),
+    [
+        ("running", "install", "halted"),  # it went further than this copy knows
+        ("running", "back", "stopped"),  # it was stopped since
+        ("halted", "back", "stopped"),
+        ("complete", "back", "rolled_back"),
+        ("complete", "install", "complete"),  # somebody joined late
+        ("stopped", "back", "stopped"),
+    ],
+)
+@pytest.mark.parametrize("known", [True, False])
+def test_a_newer_order_is_taken_over(state: str, action: str, becomes: str, known: bool) -> None:
+    place = Place("lab", "cam0")
+    members = {place: Member(place=place, wave=0, ordered_at_ms=NOW)} if known else {}
+    rollout = replace(begun(), members=members, wave=0, sizes=(1,), state=state)
+    after = adopt(rollout, place, order(action, at_ms=NOW + 5))
+    assert (after.state, after.reason) == (becomes, OLDER_COPY)
+    assert (after.members[place].action, after.members[place].ordered_at_ms) == (action, NOW + 5)
+    assert list(faults(after)) == []
+
+
+# Any fleet, any reports, in any order.
+
+
+class AnyRollout(RuleBasedStateMachine):
+    """Devices that tell the truth, are late, lie and vanish; and people."""
+
+    @initialize(n=st.integers(1, 40), permille=st.sampled_from([(50, 250, 1000), (1000,), (500, 1000)]))
+    def begin(self, n: int, permille: tuple[int, ...]) -> None:
+        self.run_ = Run(fleet(n), replace(PLAN, waves_permille=permille, bake_s=120, timeout_s=1800))
+        self.n = n
+        self.reports: list[tuple[Place, RolloutReport]] = []
+        self.confirmed_at_wave: dict[int, float] = {}
+        self.ended = False
+        self.orders_then: set[Place] = set()
+
+    def place(self, number: int) -> Place:
+        return Place("lab", f"cam{number % self.n}")
+
+    def hear(self, place: Place, report: RolloutReport) -> None:
+        self.run_.rollout = hear(self.run_.rollout, place, report)
+
+    @rule(minutes=st.sampled_from([1, 3, 16]))
+    def time_passes(self, minutes: int) -> None:
+        for _ in range(minutes):
+            before = self.run_.rollout
+            self.run_.step()
+            self.look(before, self.run_.rollout)
+
+    @rule(number=st.integers(0, 59), phase=st.sampled_from(PHASES))
+    def tell(self, number: int, phase: Phase) -> None:
+        self.run_.sequence += 1
+        report = says(phase, self.run_.sequence)
+        self.reports.append((self.place(number), report))
+        self.hear(self.place(number), report)
+
+    @rule()
+    def all_of_the_wave_confirm(self) -> None:
+        self.run_.confirm(self.run_.rollout.wave)
+
+    @precondition(lambda self: self.reports)
+    @rule(data=st.data())
+    def doubled_or_late(self, data: st.DataObject) -> None:
+        before = self.run_.rollout
+        place, report = data.draw(st.sampled_from(self.reports))
+        self.hear(place, report)
+        assert self.run_.rollout is before, "every one of these was heard before"
+
+    @rule(number=st.integers(0, 59), other=st.integers(0, 59), field=st.sampled_from(["rollout", "release", "model"]))
+    def lie(self, number: int, other: int, field: str) -> None:
+        before = self.run_.rollout
+        self.hear(self.place(number), says("confirmed", 10_000 + other, **{field: "forged"}))
+        assert self.run_.rollout is before
+
+    @rule(number=st.integers(0, 59), online=st.booleans())
+    def come_or_go(self, number: int, online: bool) -> None:
+        self.run_.go(self.place(number), online=online)
+
+    @rule(what=st.sampled_from(["halt", "resume", "roll_back"]))
+    def person(self, what: str) -> None:
+        act = {
+            "halt": lambda one: halt(one, reason="by hand"),
+            "resume": resume,
+            "roll_back": lambda one: roll_back(one, now_ms=self.run_.now_ms),
+        }[what]
+        with contextlib.suppress(UnusableError):
+            self.run_.rollout = act(self.run_.rollout)
+
+    def look(self, before: Rollout, after: Rollout) -> None:
+        if after.wave > max(before.wave, 0) and after.accepted != before.wave:  # law 1, seen from outside
+            members = [one for one in before.members.values() if one.wave == before.wave and one.away_ms < AWAY_MS]
+            done = [one for one in members if one.phase == "confirmed" and not one.failed]
+            assert len(done) >= 0.95 * len(members) - sum(one.away_ms + MINUTE >= AWAY_MS for one in members)
+        new = after.members.keys() - before.members.keys()
+        if before.state in {"halted", "stopped", "rolled_back"}:
+            assert not new
+        for place in new:
+            assert self.run_.devices[place].online
+
+    @invariant()
+    def nothing_that_cannot_be(self) -> None:
+        rollout = self.run_.rollout
+        assert list(faults(rollout)) == []
+        if rollout.state == "stopped":  # law 2
+            worst = [w for w in range(rollout.wave + 1) if count_wave(rollout, w).failed]
+            assert worst
+            assert any(one.action == "back" for one in rollout.members.values())
+            for one in rollout.members.values():
+                if one.wave == rollout.wave:
+                    assert one.action == "back"
+        if rollout.state == "running" and rollout.wave == 0:
+            assert len(rollout.members) <= 2
+        if rollout.state != "complete":
+            reach = (0, *rollout.plan.waves_permille)
+            drawn = sum(one.wave <= rollout.plan.last_wave for one in rollout.members.values())
+            assert drawn <= 2 * max(1, math.ceil(self.n * reach[max(rollout.wave, 0)] / 1000))
+
+
+AnyRollout.TestCase.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+TestAnyRollout = AnyRollout.TestCase
