@@ -26,7 +26,7 @@ def quantize(
     aware: Annotated[
         bool, typer.Option("--aware", help="Fine-tune for 8 bits even where plain quantization keeps the budget.")
     ] = False,
-    steps: Annotated[int, typer.Option("--steps", min=0, help="Of the fine-tune; 0 for none at all.")] = 200,
+    steps: Annotated[int, typer.Option("--steps", min=0, help="Of the fine-tune; 0 for none at all.")] = 60,
     keep_slow: Annotated[
         bool, typer.Option("--keep-slow", help="Release what keeps the budget, though it is no faster here.")
     ] = False,

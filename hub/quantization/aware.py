@@ -21,7 +21,7 @@ from hub.quantization.layers import Grid, Model, float_weights, grids
 from hub.train.graph import Seen, TorchGraph
 from hub.train.lesson import HeadLoss, Lesson
 
-STEPS: Final = 200
+STEPS: Final = 60
 BATCH: Final = 8
 RATE: Final = 2e-5
 _COLOURS: Final = 3

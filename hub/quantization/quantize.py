@@ -67,7 +67,7 @@ class Terms:
     aware: bool = False
     keep_slow: bool = False
     threads: int | None = None
-    steps: int = 200
+    steps: int = 60
 
     @property
     def slowest(self) -> float:
