@@ -85,9 +85,9 @@ def run(
     with ExitStack() as stack:
         stack.enter_context(hold_folder(config.data_dir))
         slots = begin_start(config)
-        detector = open_slot(config, release_folder(slots, slots.slots.active))
         spool = stack.enter_context(contextlib.closing(open_spool(config)))
-        daemon = Daemon(config, detector=detector, spool=spool, slots=slots)
+        active = release_folder(slots, slots.slots.active)
+        daemon = Daemon(config, detector=open_slot(config, active), spool=spool, slots=slots)  # no name keeps it
         daemon.start()
         stack.callback(daemon.stop)
         tell("READY=1")
@@ -193,7 +193,8 @@ class Daemon:
             if self._updater is not None and self._updater.fault:
                 raise UnusableError(self._updater.fault)
             now_s = time.monotonic()
-            if now_s - self._detection.beat_s < WATCHDOG_S and self._publisher.alive and self._writer.is_alive():
+            threads = (self._publisher.alive, self._writer.is_alive(), self._updater is None or self._updater.alive)
+            if now_s - self._detection.beat_s < WATCHDOG_S and all(threads):
                 tell("WATCHDOG=1")
             if now_s >= due_s or self._policies.verdicts is not told:
                 told = self._policies.verdicts

@@ -33,7 +33,7 @@ def open_slot(config: EdgeConfig, release: Path | None, *, cached: bool = True) 
         input_size=model.input_size,
         threads=model.threads,
         providers=model.providers,
-        cache_dir=config.data_dir / "model-cache" if cached else None,
+        cache_dir=cache_path(config, release) if cached else None,
         tuned=chosen if chosen.is_file() else None,
     )
 
@@ -59,6 +59,11 @@ def factory_line(config: EdgeConfig) -> str:
 def tuned_path(config: EdgeConfig, release: Path | None = None) -> Path:
     """Return where the device keeps what `edge tune --config` chose for a release, None for the model of `[model]`."""
     return (config.data_dir if release is None else release) / TUNED_NAME
+
+
+def cache_path(config: EdgeConfig, release: Path | None = None) -> Path:
+    """Return where compiled graphs of a release are kept, None for the model of `[model]`. They go with the release."""
+    return (config.data_dir if release is None else release) / "model-cache"
 
 
 def open_spool(config: EdgeConfig) -> Spool:

@@ -15,6 +15,7 @@ Laws:
 One that reads beside a running daemon uses `read_slots`; `SlotStore` is for who holds the data folder.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -31,7 +32,7 @@ import msgspec
 
 from edge.contract.card import ModelCard, read_card
 from edge.contract.errors import UnreachableError, UntrustedError, UnusableError
-from edge.contract.release import SignedRelease
+from edge.contract.release import SignedRelease, is_plain
 from edge.contract.samples import SCHEMA
 from edge.detector.opening import CARD_NAME
 from edge.detector.written import flush_folder, write_whole
@@ -42,8 +43,6 @@ _STATE: Final = "slots.json"
 _BY_HAND: Final = "by-hand.json"
 _RELEASE = re.compile(r"\d{6}")
 _HALF_MADE = re.compile(r"\d{6}\.part|\.(slots|by-hand)\.json\.\d+\.part")
-_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._ +-]{0,98}[A-Za-z0-9._+-])?")
-_DEEPEST: Final = 4
 _BLOCK: Final = tarfile.BLOCKSIZE
 _CHUNK: Final = 1 << 20
 
@@ -138,7 +137,8 @@ class SlotStore:
 
     Attributes:
         folder: see `models_folder`.
-        slots: the state, as it is on the disk.
+        slots: the state, as it is on the disk; while `behind`, what is on the disk is older.
+        behind: the disk did not take what could not wait; see `write`.
     """
 
     def __init__(self, folder: Path, line: str) -> None:
@@ -147,6 +147,7 @@ class SlotStore:
         Raises `UnreachableError` when the folder cannot be used.
         """
         self.folder = folder
+        self.behind = False
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self.slots = self._recover(line)
@@ -154,14 +155,33 @@ class SlotStore:
             msg = f"cannot write to {folder}: {error.strerror}"
             raise UnreachableError(msg) from error
 
-    def write(self, slots: Slots) -> None:
-        """Have a state on the disk. Raises `UnusableError` when the disk takes it not, `ValueError` for law 1."""
+    def write(self, slots: Slots, *, at_once: bool = False) -> None:
+        """Have a state on the disk. Raises `UnusableError` when the disk takes it not, `ValueError` for law 1.
+
+        `at_once`: it holds even where the disk does not take it, and `catch_up` tries again. For leaving a model only:
+        a start that finds the state before leaves it again.
+        """
         broken = faults(slots)
         if broken:
             raise ValueError(broken[0])
-        if slots != self.slots:
+        if slots == self.slots and not self.behind:
+            return
+        try:
             write_whole(self.folder / _STATE, msgspec.json.format(msgspec.json.encode(slots), indent=2))
-            self.slots = slots
+        except UnusableError as error:
+            if not at_once:
+                raise
+            if not self.behind:
+                _log.error("it is so until the next start, and tried again: %s", error)
+            self.behind = True
+        else:
+            self.behind = False
+        self.slots = slots
+
+    def catch_up(self) -> None:
+        """Write what the disk did not take before, if it takes it now."""
+        if self.behind:
+            self.write(self.slots, at_once=True)
 
     def path(self, number: int) -> Path:
         """Return the folder of a release."""
@@ -212,7 +232,10 @@ class SlotStore:
         return path
 
     def prune(self) -> tuple[int, ...]:
-        """Let go of the releases that nothing here can need again, and return their numbers."""
+        """Let go of the releases that nothing here can need again, and return their numbers.
+
+        Raises `UnusableError` when the disk does not take it: then all stay.
+        """
         gone = surplus(self.slots)
         slots = self.slots
         for number in gone:
@@ -222,18 +245,23 @@ class SlotStore:
             shutil.rmtree(self.path(number), ignore_errors=True)  # what stays goes at the next opening
         return gone
 
+    def is_asked(self) -> bool:
+        """Whether a person asks for something."""
+        return (self.folder / _BY_HAND).is_file()
+
     def asked(self) -> ByHand | None:
         """Return what a person asked for, and forget it."""
+        if not self.is_asked():
+            return None
         path = self.folder / _BY_HAND
         try:
-            content = path.read_bytes()
-            path.unlink()
-            return msgspec.json.decode(content, type=ByHand)
-        except FileNotFoundError:
-            return None
+            return msgspec.json.decode(path.read_bytes(), type=ByHand)
         except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
             _log.warning("%s is not followed: %s", path, error)
             return None
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
     def _recover(self, line: str) -> Slots:
         try:
@@ -249,19 +277,24 @@ class SlotStore:
             if not (self.path(slot.number) / CARD_NAME).is_file():
                 _log.error("release %d is held and its folder is gone", slot.number)
                 found = lose(found, slot.number, now_ms=time.time_ns() // 1_000_000)
-        try:
-            self.write(found)
-        except UnusableError as error:  # a full disk: the next opening finds the same
-            _log.warning("%s", error)
+        self.write(found, at_once=True)
         held = {slot.number for slot in found.held}
         for one in list(self.folder.iterdir()):
             orphan = _RELEASE.fullmatch(one.name) is not None and int(one.name) not in held
             if orphan or _HALF_MADE.fullmatch(one.name) is not None:
-                if one.is_dir() and not one.is_symlink():
-                    shutil.rmtree(one)
-                else:
-                    one.unlink()
+                _remove(one)
         return found
+
+
+def _remove(path: Path) -> None:
+    """Remove what nothing needs; what does not go is in nobody's way, and is tried at the next opening."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    except OSError as error:
+        _log.warning("%s could not be removed: %s", path, error)
 
 
 def _unpack(file: BinaryIO, part: Path, signed: SignedRelease) -> dict[str, str]:
@@ -306,11 +339,10 @@ def _header(file: BinaryIO) -> tuple[str, int] | None:
     except ValueError as error:
         msg = "it holds a file whose name is not plain"
         raise UntrustedError(msg) from error
-    parts = info.name.split("/")
     if info.type != tarfile.REGTYPE or info.size < 0:
         msg = f"it holds {info.name!r}, which is no plain file"
         raise UntrustedError(msg)
-    if len(parts) > _DEEPEST or not all(map(_NAME.fullmatch, parts)):
+    if not is_plain(info.name):
         msg = f"it holds a file called {info.name!r}, which is no plain relative name"
         raise UntrustedError(msg)
     return info.name, info.size
@@ -350,7 +382,7 @@ def _require_signed(path: Path, signed: SignedRelease, hashes: dict[str, str]) -
 def _require_files(path: Path, card: ModelCard, hashes: dict[str, str]) -> None:
     """Raise `UntrustedError` where a file is not the one that the card names. `hashes`: those known already."""
     for file, sha256 in [(card.file, card.sha256), *((one.file, one.sha256) for one in card.variants)]:
-        if _NAME.fullmatch(file) is None or not (path / file).is_file():
+        if not is_plain(file, deepest=1) or not (path / file).is_file():
             msg = f"the card names {file!r}, which is not there"
             raise UntrustedError(msg)
         if (hashes.get(file) or _sha256(path / file)) != sha256:

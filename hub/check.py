@@ -9,7 +9,7 @@ from hub.lines import cut
 from hub.recall import CameraRecall, Recall
 from hub.store import Store
 from hub.store_rows import FrameState
-from hub.store_status import DeviceStatus, HubStatus
+from hub.store_status import DeviceStatus, HubStatus, RolloutLine
 
 MAX_VIOLATIONS: Final = 50
 _NAME_WIDTH: Final = 22
@@ -51,6 +51,7 @@ def status_lines(status: HubStatus) -> list[str]:
         *(f"{'regressed':10} {cut(f'weak spot {one}', 80 - 11)}" for one in status.regressed),
         *_frozen(status.devices),
         *_policies(status.devices),
+        *_rollouts(status.rollouts),
         *_recalls(status.recall),
     ]
 
@@ -62,6 +63,11 @@ def _policies(devices: Sequence[DeviceStatus]) -> list[str]:
         if refusing
         else []
     )
+
+
+def _rollouts(rollouts: Sequence[RolloutLine]) -> list[str]:
+    told = ", ".join(f"{one.model}/{one.number} {one.state}" for one in rollouts)
+    return [f"{'rollouts':10} {cut(told, 80 - 11)}"] if told else []
 
 
 def _frozen(devices: Sequence[DeviceStatus]) -> list[str]:

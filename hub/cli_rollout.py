@@ -1,6 +1,8 @@
 """`hub rollout`: bring a release to a fleet, wave by wave, and back. Exit status as in hub.cli."""
 
+import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +31,7 @@ rollout = typer.Typer(
     help="Bring a signed release to the devices in waves: one device, 5 %, 25 %, all of them.\n\n"
     "Each device judges the release beside the model that it has, on the same frames, before it trusts it. A wave"
     " follows when 95 % of the one before have confirmed and it has baked. One failure in the first, two or 5 % in a"
-    " later one, and the rollout stops and sends that wave back. A device that is online and does not come to an end"
+    " later one, and the rollout stops and sends every device back. A device that is online and does not come to an end"
     " has failed; one that is offline has not.",
 )
 
@@ -67,6 +69,9 @@ def rollout_start(
     trial_frames: Annotated[
         int, typer.Option(min=1, max=1_000_000, metavar="N", help="Judged while it serves, before it is confirmed.")
     ] = 300,
+    canary_times: Annotated[
+        int, typer.Option(min=1, max=100, metavar="N", help="So many times of both are judged on the first device.")
+    ] = 4,
     repository: RepositoryFolder = None,
     config: Config = Path("hub.toml"),
     database: Database = None,
@@ -78,9 +83,16 @@ def rollout_start(
     new one takes its place. Who comes online later gets the release when the
     last wave has begun. `hub rollout status` shows how it goes.
     """
-    from hub.release import named_release
+    from hub.release import baseline_of, named_release
+    from hub.release_lines import development_lines, warning_lines
+    from hub.repository import read_repository
 
-    found = named_release(find_repository(config=config, repository=repository), release)
+    if not release or "" in (label or ()):
+        msg = "a release and a label have at least one character; is a variable of a script empty?"
+        raise UnusableError(msg)
+    place = find_repository(config=config, repository=repository)
+    signed = read_repository(place)
+    found = named_release(place, release)
     plan = _plan(
         sites=tuple(site or ()),
         labels=tuple(label or ()),
@@ -89,15 +101,19 @@ def rollout_start(
         bake_s=bake * 60,
         timeout_s=timeout * 3600,
         trial=TrialPlan(shadow_frames=shadow_frames, trial_frames=trial_frames),
+        canary_times=canary_times,
     )
     with Store.open(find_database(config=config, database=database), create=False) as store:
-        begun = start_rollout(store, found.signed, plan, now_ms=_now_ms())
+        begun = start_rollout(store, found.signed, plan, now_ms=_now_ms(), baseline=baseline_of(place, found))
         scope = [one for one in store.rollouts.fleet() if plan.covers(one)]
         if json:
             print(msgspec.json.encode(rollout_status(store, begun)).decode())
         else:
             online = sum(one.online for one in scope)
-            print("\n".join(started_lines(begun, found.signed, in_scope=len(scope), online=online)))
+            lines = started_lines(begun, found.signed, in_scope=len(scope), online=online)
+            print("\n".join([*development_lines(signed), *lines]))
+    warnings = warning_lines(signed, now=datetime.now(UTC))
+    print("".join(f"hub: {line}\n" for line in warnings), end="", file=sys.stderr)
 
 
 @rollout.command("status")
@@ -159,7 +175,9 @@ def rollout_rollback(
     """Send every device of the newest rollout back to the model that the release replaced, also when it is complete.
 
     A device that has confirmed it goes back only to what the release names as
-    its baseline. Those that are offline go back when they return.
+    its baseline; one that does not hold that installs it anew, where it was in
+    the repository when the rollout began. Those that are offline go back when
+    they return.
     """
     with Store.open(find_database(config=config, database=database), create=False) as store:
         _show(store, roll_back_rollout(store, model, now_ms=_now_ms()), json=json)
@@ -185,10 +203,13 @@ def _wait(store: Store, models: list[str]) -> list[Rollout]:
 
 def _permille(text: str) -> tuple[int, ...]:
     try:
-        return tuple(round(10 * float(one)) for one in text.split(","))
+        waves = [float(one) for one in text.split(",")]
     except ValueError:
-        msg = f"--waves are percentages with commas between them, as in 5,25,100, not {text!r}"
-        raise UnusableError(msg) from None
+        waves = []
+    if not (waves and all(0.1 <= one <= 100 for one in waves)):
+        msg = f"--waves are percentages from 0.1 to 100 with commas between them, as in 5,25,100, not {text!r}"
+        raise UnusableError(msg)
+    return tuple(round(10 * one) for one in waves)
 
 
 def _plan(**given: object) -> RolloutPlan:

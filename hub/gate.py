@@ -61,6 +61,7 @@ class GateReport(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         release, sha256: of the candidate and its ONNX file.
+        variants: the sha256 of the file of each variant that its card lists, by the variant's name.
         baseline, baseline_sha256: what it was held against.
         dataset: the digest of the version.
         weak_spot: what it was made for; None for none.
@@ -72,6 +73,7 @@ class GateReport(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = SCHEMA
     release: str
     sha256: str
+    variants: dict[str, str]
     baseline: str
     baseline_sha256: str
     dataset: str
@@ -126,6 +128,7 @@ def hold(
     judged = GateReport(
         release=report.model.release,
         sha256=found.sha256,
+        variants={one.name: one.sha256 for one in found.card.variants},
         baseline=report.baseline.release,
         baseline_sha256=report.baseline.sha256,
         dataset=report.dataset,

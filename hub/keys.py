@@ -143,7 +143,7 @@ def read_keys(folders: Sequence[Path]) -> list[KeyFile]:
     found: dict[str, KeyFile] = {}
     for folder in folders:
         if not folder.is_dir():
-            msg = f"there is no folder of keys {folder}; `hub keys init` makes one, --keys names one"
+            msg = f"the folder of keys {folder} is not there; `hub keys init` makes one, --keys names one"
             raise UnusableError(msg)
         for path in sorted(folder.rglob("*.pem")):
             one = _read_key(path)

@@ -23,7 +23,7 @@ import msgspec
 
 from edge.contract.card import ModelCard, read_card
 from edge.contract.errors import UnusableError
-from edge.contract.release import MOST_BYTES, MOST_FILES, SignedRelease, from_custom, target_name, to_custom
+from edge.contract.release import MOST_BYTES, MOST_FILES, SignedRelease, from_custom, is_plain, target_name, to_custom
 from edge.contract.samples import Label, Name
 from edge.detector.golden import read_golden
 from edge.detector.opening import CARD_NAME, read_model
@@ -39,6 +39,7 @@ except ModuleNotFoundError as missing:
 
 MADE: Final = "weakspot-made"
 """The key of `Made` in a target's custom metadata, beside what devices read."""
+MOST_WHY: Final = 300
 _GATE: Final = "gate.json"
 _BESIDE: Final = ("LICENSE", "LICENSE.txt", "README.md")
 OnBytes = Callable[[int, int], None]
@@ -87,6 +88,7 @@ class Gated(msgspec.Struct, frozen=True, kw_only=True):
         outcome: str
 
     sha256: str
+    variants: dict[str, str]
     baseline: str
     passed: bool
     checks: tuple[Check, ...]
@@ -111,6 +113,13 @@ def find_release(folder: Path, *, model: str = "", number: int = 0) -> Release:
     """
     found = [one for one in releases(read_repository(folder)) if one.published]
     return _find(found, model=model, number=number, where=folder)
+
+
+def baseline_of(folder: Path, release: Release) -> SignedRelease | None:
+    """Return what a release names as its baseline, where the repository has published it. Raises `UnusableError`."""
+    signed = release.signed
+    found = [one.signed for one in releases(read_repository(folder)) if one.published]
+    return next((one for one in found if (one.model, one.number) == (signed.model, signed.baseline)), None)
 
 
 def named_release(folder: Path, text: str, *, waiting: bool = False) -> Release:
@@ -157,6 +166,9 @@ def create_release(
     Raises `UnusableError` when the folder is no model as its card says, no gate passed it, the baseline is not there or
     a key is missing.
     """
+    if ungated and not (ungated.strip() and ungated.isprintable() and len(ungated) <= MOST_WHY):
+        msg = f"--ungated says why in one line of at most {MOST_WHY} characters"
+        raise UnusableError(msg)
     card, files = _contents(model_folder)
     gated = "" if ungated else require_gate(model_folder, card)
     with writing(folder):
@@ -164,6 +176,7 @@ def create_release(
         ring.signers(repository.root.signed.roles["targets"].keyids, enough=1)  # a passphrase is asked for now
         earlier = [one.signed.number for one in releases(repository) if one.signed.model == card.name]
         number = max(earlier, default=0) + 1
+        _require_own_name(repository, card, sha256_of(files[CARD_NAME]))
         if baseline is not None and baseline not in {0, *earlier}:
             known = ", ".join(map(str, sorted({0, *earlier})))
             msg = f"--baseline {baseline}: {card.name} has no such release; it has: {known}"
@@ -199,6 +212,18 @@ def create_release(
         return _release(entry, published=publish(repository, targets, ring, now=now)), True
 
 
+def _require_own_name(repository: Repository, card: ModelCard, card_sha256: str) -> None:
+    """Raise `UnusableError` when another model of the line has the name: what a device serves is known by it."""
+    for one in releases(repository):
+        same = (one.signed.model, one.signed.release) == (card.name, card.release)
+        if same and one.signed.card_sha256 != card_sha256:
+            msg = (
+                f"{card.name}/{one.signed.number} is called {card.release}, too, and is another model;"
+                f" give it a name of its own: `release` in {CARD_NAME}"
+            )
+            raise UnusableError(msg)
+
+
 def require_gate(folder: Path, card: ModelCard) -> str:
     """Return what the gate held a model folder against. Raises `UnusableError` unless a gate passed what it holds."""
     path = folder / _GATE
@@ -213,6 +238,7 @@ def require_gate(folder: Path, card: ModelCard) -> str:
         raise UnusableError(msg) from error
     passed = {check.name for check in gated.checks if check.outcome == "pass"}
     unjudged = [one.name for one in card.variants if f"variant {one.name}" not in passed]
+    other = [one.name for one in card.variants if gated.variants.get(one.name) != one.sha256]
     fault = ""
     if gated.sha256 != card.sha256:
         fault = f"{path} is of another file than {card.file}"
@@ -220,6 +246,8 @@ def require_gate(folder: Path, card: ModelCard) -> str:
         fault = f"{card.release} did not pass the gate against {gated.baseline}"
     elif unjudged:
         fault = f"the gate has not passed the variants {', '.join(unjudged)}"
+    elif other:
+        fault = f"{path} is of other files than those of the variants {', '.join(other)}"
     if fault:
         msg = f"{fault}{without}"
         raise UnusableError(msg)
@@ -269,6 +297,10 @@ def _contents(folder: Path) -> tuple[ModelCard, dict[str, Path]]:
     names |= {name for name in _BESIDE if (folder / name).is_file()}
     if golden is not None:
         names |= {f"{card.golden}/{path.name}" for path in (folder / card.golden).iterdir() if path.is_file()}
+    for name in sorted(names):
+        if not is_plain(name):
+            msg = f"{folder / name}: devices refuse this name; use ASCII letters, digits and ._ +-, no dot in front"
+            raise UnusableError(msg)
     files = {name: folder / name for name in sorted(names)}
     total = sum(path.stat().st_size for path in files.values())
     if len(files) > MOST_FILES or total > MOST_BYTES:

@@ -113,7 +113,7 @@ def read_repository(folder: Path) -> Repository:
     metadata = folder / METADATA
     versions = _versions(metadata)
     if not versions["root"]:
-        msg = f"{folder} is no repository; `hub keys init` makes one, --repository names one"
+        msg = f"there is no repository in {folder}; `hub keys init` makes one, --repository names one"
         raise UnusableError(msg)
     root: Metadata[Root] = _read(metadata / f"{max(versions['root'])}.root.json", "root", None)
     timestamp: Metadata[Timestamp] = _read(metadata / "timestamp.json", "timestamp", root)
@@ -192,7 +192,7 @@ def replace_keys(folder: Path, roles: Roles, ring: Ring, *, development: bool, n
 def writing(folder: Path) -> Iterator[None]:
     """Be the only one that writes, and begin by removing what a stop left half written. Raises `UnusableError`."""
     if not (folder / METADATA).is_dir():
-        msg = f"{folder} is no repository; `hub keys init` makes one, --repository names one"
+        msg = f"there is no repository in {folder}; `hub keys init` makes one, --repository names one"
         raise UnusableError(msg)
     try:
         with (folder / ".lock").open("a") as lock:

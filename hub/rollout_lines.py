@@ -11,8 +11,8 @@ from hub.rollouts import DeviceLine, RolloutStatus
 
 _DEVICES: Final = 20
 _NAME: Final = 24
-_ORDER: Final = ("failed", "timed_out", "going_back", "waiting", "away")
-_ROW: Final = "{:12} {:>8} {:>10} {:>7} {:>8} {:>6} {:>11} {:>6}"
+_ORDER: Final = ("stays", "failed", "timed_out", "going_back", "waiting", "away")
+_ROW: Final = "{:11} {:>8} {:>10} {:>7} {:>8} {:>5} {:>11} {:>5} {:>6}"
 
 
 def started_lines(rollout: Rollout, signed: SignedRelease, *, in_scope: int, online: int) -> list[str]:
@@ -24,10 +24,12 @@ def started_lines(rollout: Rollout, signed: SignedRelease, *, in_scope: int, onl
     if not online:
         lines += wrapped("note: the first order is given when a device of these comes online")
     back = signed.baseline
-    lines += wrapped(
-        f"A device that has confirmed it may go back to number {back}"
-        + (", the model it was installed with." if back == 0 else f"; one that comes from another than {back} stays.")
-    )
+    after = f"; one that does not hold it installs {back} anew."
+    if back == 0:
+        after = ", the model it was installed with."
+    elif rollout.baseline is None:
+        after = f", which is not in the repository: one that does not hold {back} stays."
+    lines += wrapped(f"A device that has confirmed it may go back to number {back}{after}")
     lines.append(f"next: hub rollout status {rollout.model}")
     return lines
 
@@ -48,17 +50,21 @@ def status_lines(status: RolloutStatus) -> list[str]:
             " until a rollout that is begun from now on orders them"
         )
     if status.waves:
-        lines += ["", _ROW.format("wave", "devices", "confirmed", "failed", "waiting", "away", "going back", "back")]
+        lines += [
+            "",
+            _ROW.format("wave", "devices", "confirmed", "failed", "waiting", "away", "going back", "back", "stays"),
+        ]
     for wave in status.waves:
         of = wave.count
         lines.append(
             _ROW.format(
-                wave.name, of.devices, of.confirmed, of.failed, of.waiting, of.away, of.going_back, of.back
+                wave.name, of.devices, of.confirmed, of.failed, of.waiting, of.away, of.going_back, of.back, of.stays
             ).rstrip()
         )
     if not status.waves:
         lines.append("no device was ordered yet: none of these is online, or `hub serve` does not run")
     lines += _device_lines([one for one in status.devices if one.standing in _ORDER])
+    lines += _stays_lines(status)
     return [*lines, *_next(status)]
 
 
@@ -66,14 +72,24 @@ def _next(status: RolloutStatus) -> list[str]:
     if status.state == "halted":
         return ["", f"next: hub rollout resume {status.model}, or hub rollout rollback {status.model}"]
     if status.state == "stopped":
-        return [
-            "",
-            *wrapped(
-                "The wave that failed was sent back. Those before it keep the release: `hub rollout rollback"
-                f" {status.model}` sends them back, too."
-            ),
-        ]
+        return ["", "Every device that has the release is ordered back."]
     return []
+
+
+def _stays_lines(status: RolloutStatus) -> list[str]:
+    """Return what to say of devices that keep the release though they were ordered back."""
+    stays = [one for one in status.devices if one.standing == "stays"]
+    if not stays:
+        return []
+    who = "1 device keeps" if len(stays) == 1 else f"{len(stays)} devices keep"
+    baseline = status.baseline
+    why = (
+        "to go back from it to what they had before is not signed, and the repository had no baseline of it when the"
+        " rollout began"
+        if baseline is None
+        else f"{_name(status.model, baseline.number)} was ordered instead, and did not hold there"
+    )
+    return ["", *wrapped(f"{who} {status.release}: {why}. Release a good model, and roll it out.")]
 
 
 def _device_lines(devices: Sequence[DeviceLine]) -> list[str]:
@@ -87,6 +103,8 @@ def _device_lines(devices: Sequence[DeviceLine]) -> list[str]:
         phase = one.phase.replace("_", " ") or "-"
         frames = str(one.frames) if one.frames < 10**7 else f"{one.frames:.0e}"
         lines.append(f"{name:{_NAME}} {one.wave:11} {stands:12}{phase:11} {frames:>7}".rstrip())
+        if one.instead:
+            lines.append("  cannot go back by itself: it was ordered to install the baseline")
         if one.reason:
             lines.append(cut(f"  {plain_text(one.reason, most=200)}", WIDTH))
     if any(not one.online for one in shown[:_DEVICES]):

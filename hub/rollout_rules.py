@@ -7,8 +7,8 @@ Laws:
 
 1. A wave begins only after the one before it has at least 95 % of its devices confirmed, and has baked; what is missing
    to that, once every device has ended, a person accepts (`resume`) or nobody.
-2. A wave with `stop_at` failures stops the rollout: it and the waves after it are ordered back, and nobody is ordered
-   to install any more. A stopped rollout does not go on; a new one may.
+2. A wave with `stop_at` failures stops the rollout: every device that has the release is ordered back, also of earlier
+   waves, and nobody is ordered to install any more. A stopped rollout does not go on; a new one may.
 3. A failure is a device that rolled back, one whose own figures are broken, or one that was online for the whole of
    `timeout_s` without an end. One that is offline does not fail; it does not confirm either, and half of a wave must
    have confirmed before the next.
@@ -17,7 +17,9 @@ Laws:
 5. Durations are sums of steps of at most `MAX_STEP_MS`: a hub that was down, or whose clock jumps, times nobody out.
 6. Before a wave is followed by the next, or by the end, what all confirmed devices counted is judged together: what is
    too little to show on one device shows there. If that fails, every device is ordered back.
-7. An order that is newer than what is known of a device wins, whoever gave it: a hub that was replaced by an older
+7. A device that keeps the release, because nothing signed allows it the way back to what it had, is ordered to install
+   the release's baseline, where the repository had that when the rollout began. No other device is.
+8. An order that is newer than what is known of a device wins, whoever gave it: a hub that was replaced by an older
    backup takes it over, and halts.
 """
 
@@ -38,6 +40,8 @@ from hub.rollout_state import (
     Place,
     Rollout,
     count_wave,
+    keeps_it,
+    ordered_release,
     standing,
     stop_at,
     wave_name,
@@ -56,10 +60,11 @@ def hear(rollout: Rollout, place: Place, report: RolloutReport) -> Rollout:
 
 def told(rollout: Rollout, member: Member, report: RolloutReport) -> Member:
     """Return a member after its device's report; the same object when the report does not count (law 4)."""
+    of = ordered_release(rollout, member)
     about = (report.rollout, report.model, report.release, report.number)
-    if about != (rollout.id, rollout.model, rollout.release, rollout.number):
+    if about != (rollout.id, rollout.model, of.release, of.number):
         return member
-    if not _is_newer(report, member) or not _can_be(report):
+    if not _is_newer(report, member) or not _can_be(report, member):
         return member
     return _told(member, report)
 
@@ -71,14 +76,15 @@ def adopt(rollout: Rollout, place: Place, order: Assignment) -> Rollout:
     """
     member = rollout.members.get(place)
     known = member if member is not None else Member(place=place, wave=rollout.plan.last_wave + 1, ordered_at_ms=0)
-    turned = known.action != order.action
-    adopted = replace(
-        known, action=order.action, ordered_at_ms=order.at_ms, phase="" if turned else known.phase, away_ms=0
-    )
+    action = "back" if order.number != rollout.number else order.action
+    instead = rollout.baseline is not None and order.number == rollout.baseline.number
+    turned = (known.action, known.instead) != (action, instead)
+    adopted = replace(known, action=action, instead=instead, ordered_at_ms=order.at_ms, away_ms=0)
+    adopted = replace(adopted, phase="", waited_ms=0) if turned else adopted
     after = replace(_with(rollout, [adopted]), reason=OLDER_COPY)
-    if order.action == "back" and rollout.active:
+    if action == "back" and rollout.active:
         return replace(after, state="stopped")
-    if order.action == "back" and rollout.state == "complete":
+    if action == "back" and rollout.state == "complete":
         return replace(after, state="rolled_back")
     return replace(after, state="halted") if rollout.state == "running" else after
 
@@ -86,13 +92,16 @@ def adopt(rollout: Rollout, place: Place, order: Assignment) -> Rollout:
 def step(rollout: Rollout, fleet: Sequence[Heard], *, now_ms: int) -> Rollout:
     """Return the rollout after what time and reports have brought.
 
-    `fleet`: the devices that this rollout may draw, and its members; those outside its scope are left out here. Of a
-    complete rollout only those that joined late are ordered: call it for the newest complete one of a model line.
+    `fleet`: the devices that this rollout may draw, and its members; those outside its scope are left out here. Of
+    a complete rollout only those that joined late are ordered: call it for the newest complete one of a line. Of one
+    that was stopped or rolled back only those that cannot go back are (law 7).
     """
+    if rollout.state in {"stopped", "rolled_back"}:
+        return _follow_back(rollout, fleet, now_ms=now_ms)
     in_scope = [one for one in fleet if rollout.plan.covers(one)]
     after = _age(rollout, fleet, now_ms=now_ms)
     if after.active and (fault := _fault(after)) is not None:
-        return _stop(after, *fault, now_ms=now_ms)
+        return _stop(after, fault, now_ms=now_ms)
     if after.state == "running":
         after = _go_on(after, in_scope, now_ms=now_ms)
     if after.state == "complete" or (after.state == "running" and after.wave == after.plan.last_wave):
@@ -115,7 +124,8 @@ def resume(rollout: Rollout) -> Rollout:
         more = "; start it anew" if rollout.state in {"stopped", "rolled_back", "replaced"} else ""
         msg = f"the rollout of {rollout.release} is {_word(rollout)}, not halted{more}"
         raise UnusableError(msg)
-    accepted = rollout.wave if _undecided(rollout) else rollout.accepted
+    accepts = _undecided(rollout) or (rollout.wave > CANARY and not count_wave(rollout, rollout.wave).devices)
+    accepted = rollout.wave if accepts else rollout.accepted
     return replace(rollout, state="running", reason="", accepted=accepted)
 
 
@@ -144,16 +154,18 @@ def _is_newer(report: RolloutReport, member: Member) -> bool:
     )
 
 
-def _can_be(report: RolloutReport) -> bool:
+def _can_be(report: RolloutReport, member: Member) -> bool:
+    """A failure is always believed, also where the model of before has the same name: else it would go unheard."""
     serves_it = report.serving == report.release
     if report.phase == "rolled_back":
-        return not serves_it
+        return not serves_it or member.action == "install"
     return report.phase != "confirmed" or serves_it
 
 
 def _told(member: Member, report: RolloutReport) -> Member:
     reason = report.reason
     failed = member.action == "install" and report.phase == "rolled_back"
+    counts = report.figures is not None and not member.instead
     if report.figures is not None and member.action == "install" and not failed:
         alone = judge_pool([report.figures])  # one device: only what is broken fails
         if alone.outcome == "fail":
@@ -164,9 +176,9 @@ def _told(member: Member, report: RolloutReport) -> Member:
         sequence=report.sequence,
         boot_id=report.boot_id,
         reported_at_ms=report.at_ms,
-        reason=member.reason if member.failed else reason,
+        reason=member.reason if member.failed and not member.instead else reason,
         frames=report.frames,
-        figures=report.figures if report.figures is not None else member.figures,
+        figures=report.figures if counts else member.figures,
         failed=member.failed or failed,
     )
 
@@ -195,20 +207,39 @@ def _aged(member: Member, online: bool, spent_ms: int) -> Member:  # noqa: FBT00
 # The waves
 
 
-def _stop(rollout: Rollout, wave: int, why: str, *, now_ms: int) -> Rollout:
-    after = _order_back(rollout, [one for one in rollout.members.values() if one.wave >= wave], now_ms=now_ms)
+def _follow_back(rollout: Rollout, fleet: Sequence[Heard], *, now_ms: int) -> Rollout:
+    """Return it with those that keep the release ordered to install its baseline; the same object while none does."""
+    spent_ms = min(max(0, now_ms - rollout.stepped_at_ms), MAX_STEP_MS)
+    online = {one.place for one in fleet if one.online}
+    keeping = [
+        one
+        for one in rollout.members.values()
+        if (one.action, one.instead, one.phase) == ("back", False, "confirmed") and one.place in online
+    ]
+    changed = [replace(one, waited_ms=one.waited_ms + spent_ms) for one in keeping if not keeps_it(one)]
+    if rollout.baseline is not None:
+        changed += [
+            replace(one, instead=True, phase="", ordered_at_ms=max(now_ms, one.ordered_at_ms + 1))
+            for one in keeping
+            if keeps_it(one)
+        ]
+    return replace(_with(rollout, changed), stepped_at_ms=now_ms) if changed else rollout
+
+
+def _stop(rollout: Rollout, why: str, *, now_ms: int) -> Rollout:
+    after = _order_back(rollout, rollout.members.values(), now_ms=now_ms)
     return replace(after, state="stopped", reason=why)
 
 
-def _fault(rollout: Rollout) -> tuple[int, str] | None:
-    """Return the first wave that has failed, and why."""
+def _fault(rollout: Rollout) -> str | None:
+    """Return which wave is the first that has failed, and why."""
     for wave in range(rollout.plan.last_wave + 2):
         count = count_wave(rollout, wave)
         if count.devices and count.failed >= stop_at(wave, max(count.size, count.devices)):
             said = [one.reason for one in _ordered(rollout, wave) if one.failed and one.reason]
             late = sum(standing(rollout, one) == "timed_out" for one in _ordered(rollout, wave))
             why = said[0] if said else f"{late} timed out" if late else "no reason was given"
-            return wave, f"{wave_name(rollout.plan, wave)}: {count.failed} of {count.devices} failed: {why}"
+            return f"{wave_name(rollout.plan, wave)}: {count.failed} of {count.devices} failed: {why}"
     return None
 
 
@@ -229,7 +260,7 @@ def _passed(rollout: Rollout) -> bool:
         return True
     counted = count.devices - count.away
     enough = count.confirmed * 100 >= counted * CONFIRMED_PERCENT
-    return enough and 2 * count.confirmed >= count.size
+    return enough and count.devices > 0 and 2 * count.confirmed >= min(count.size, count.devices)
 
 
 def _undecided(rollout: Rollout) -> bool:
@@ -246,7 +277,7 @@ def _go_on(rollout: Rollout, in_scope: Sequence[Heard], *, now_ms: int) -> Rollo
         if needs_bake and rollout.baked_ms < rollout.plan.bake_s * 1000:
             return rollout
         if why := _pool_fault(rollout) if needs_bake else "":
-            return _stop(rollout, CANARY, why, now_ms=now_ms)
+            return _stop(rollout, why, now_ms=now_ms)
         if rollout.wave == rollout.plan.last_wave:
             return replace(rollout, state="complete", reason="")
         following = _begin_wave(rollout, in_scope, now_ms=now_ms)
@@ -257,7 +288,7 @@ def _go_on(rollout: Rollout, in_scope: Sequence[Heard], *, now_ms: int) -> Rollo
         count = count_wave(rollout, rollout.wave)
         name = wave_name(rollout.plan, rollout.wave)
         return replace(rollout, state="halted", reason=f"{name}: only {count.confirmed} of {count.devices} confirmed")
-    return _draw_for_away(rollout, in_scope, now_ms=now_ms)
+    return _draw_for_lost(rollout, in_scope, now_ms=now_ms)
 
 
 def _begin_wave(rollout: Rollout, in_scope: Sequence[Heard], *, now_ms: int) -> Rollout:
@@ -277,13 +308,16 @@ def _begin_wave(rollout: Rollout, in_scope: Sequence[Heard], *, now_ms: int) -> 
     return _order(begun, drawn, wave=wave, now_ms=now_ms)
 
 
-def _draw_for_away(rollout: Rollout, in_scope: Sequence[Heard], *, now_ms: int) -> Rollout:
-    """Draw others for those that went away, when the rest cannot be half of the wave; at most twice the wave."""
+def _draw_for_lost(rollout: Rollout, in_scope: Sequence[Heard], *, now_ms: int) -> Rollout:
+    """Draw others for those that went away or were forgotten, when the rest cannot be half of the wave.
+
+    A wave gets at most twice its size.
+    """
     if rollout.wave < 0:
         return rollout
     count = count_wave(rollout, rollout.wave)
     able = count.confirmed + count.waiting
-    if 2 * able >= count.size or not count.away:
+    if 2 * able >= count.size or not (count.away or count.devices < count.size):
         return rollout
     room = min(count.size - able, 2 * count.size - count.devices)
     drawn = _drawable(rollout, in_scope)[: max(0, room)]
@@ -315,6 +349,7 @@ def _order_back(rollout: Rollout, members: Iterable[Member], *, now_ms: int) -> 
                 action="back",
                 ordered_at_ms=max(now_ms, one.ordered_at_ms + 1),
                 phase="rolled_back" if one.phase == "rolled_back" else "",
+                waited_ms=0,
                 failed=one.failed or standing(rollout, one) == "timed_out",
             )
             for one in members

@@ -7,15 +7,17 @@ from typing import Annotated, Final, Literal, NamedTuple
 import msgspec
 
 from edge.contract.judgement import Figures
-from edge.contract.rollout import Assignment, Phase, TrialPlan
+from edge.contract.rollout import MOST_FRAMES, Assignment, Phase, TrialPlan
 
 AWAY_MS: Final = 15 * 60_000
+STAYS_MS: Final = 120_000
+"""Who says for so long that it keeps the release cannot go back; less may be what it said before it heard."""
 CANARY: Final = 0
 FAILED_PERCENT: Final = 5
 OLDER_COPY: Final = "devices have newer orders than this database knows: it is an older copy"
 
 RolloutState = Literal["running", "halted", "stopped", "complete", "rolled_back", "replaced"]
-Standing = Literal["waiting", "away", "confirmed", "failed", "timed_out", "going_back", "back"]
+Standing = Literal["waiting", "away", "confirmed", "failed", "timed_out", "going_back", "back", "stays"]
 _PositiveSeconds = Annotated[int, msgspec.Meta(ge=1, le=365 * 86400)]
 
 
@@ -42,10 +44,11 @@ class RolloutPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         sites, labels: the scope: devices of one of these sites, with one of these labels; none given is all that take
             releases.
         canary: SITE/DEVICE of the first device; "" draws one.
-        waves_permille: how much of the scope has it after each wave that follows the canary; rising.
+        waves_permille: how much of the scope has it after each wave that follows the canary; rising to 1000.
         bake_s: from the moment when a wave has confirmed to the next wave.
         timeout_s: a device's time online from its order to its end.
         trial: what each device looks at before it confirms.
+        canary_times: so many times of that the first device looks at: it is the only judge then.
     """
 
     sites: tuple[str, ...] = ()
@@ -55,12 +58,22 @@ class RolloutPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     bake_s: Annotated[int, msgspec.Meta(ge=0, le=365 * 86400)] = 3600
     timeout_s: _PositiveSeconds = 3 * 86400
     trial: TrialPlan = TrialPlan()
+    canary_times: Annotated[int, msgspec.Meta(ge=1, le=100)] = 4
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` when the waves do not rise."""
+        """Raise `ValueError` when the waves do not rise to all: who is in none of them would count as a late joiner."""
         if list(self.waves_permille) != sorted(set(self.waves_permille)):
             msg = f"the waves must rise, not {self.waves_permille}"
             raise ValueError(msg)
+        if self.waves_permille[-1:] != (1000,):
+            msg = "the last wave must be 100 %; `hub rollout halt` stops before it"
+            raise ValueError(msg)
+
+    def trial_of(self, wave: int) -> TrialPlan:
+        """Return what a device of a wave looks at before it confirms."""
+        times = self.canary_times if wave == CANARY else 1
+        frames = (min(times * one, MOST_FRAMES) for one in (self.trial.shadow_frames, self.trial.trial_frames))
+        return msgspec.structs.replace(self.trial, **dict(zip(("shadow_frames", "trial_frames"), frames, strict=True)))
 
     @property
     def last_wave(self) -> int:
@@ -73,25 +86,35 @@ class RolloutPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return heard.updates and in_site and (not self.labels or bool(set(self.labels) & set(heard.labels)))
 
 
+class Baseline(msgspec.Struct, frozen=True, kw_only=True):
+    """The release that a rollout's release names as its baseline, as it stands in the repository."""
+
+    release: str
+    number: int
+    target: str
+
+
 class Member(msgspec.Struct, frozen=True, kw_only=True):
     """A device that got an order of a rollout.
 
     Attributes:
         wave: in which it was drawn; `last_wave + 1` for one that joined late.
-        action: of its present order.
+        action: what is wanted of it.
+        instead: it cannot go back by itself, and was ordered to install the baseline.
         ordered_at_ms: of its present order.
         phase: of the last report that counted for this order; "" before the first.
         sequence, boot_id, reported_at_ms, reason, frames: of that report, as the device said it.
         figures: the newest that it has told; None before.
         failed: it rolled back, told figures that fail by themselves, or timed out and was ordered back, whatever came
             after.
-        waited_ms: online without an end.
+        waited_ms: online without an end; of one that was ordered back: online and keeping the release.
         away_ms: offline without a break.
     """
 
     place: Place
     wave: int
     action: Literal["install", "back"] = "install"
+    instead: bool = False
     ordered_at_ms: int
     phase: Phase | Literal[""] = ""
     sequence: int = 0
@@ -110,6 +133,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         id: its name on the wire; no other rollout of any hub has it.
+        baseline: what a device installs that cannot go back by itself; None where the repository has none.
         reason: why it was halted, stopped, or does not go on; "".
         wave: the present one; -1 before the canary is drawn.
         sizes: how many devices each wave that has begun was to have.
@@ -124,6 +148,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     release: str
     number: int
     target: str
+    baseline: Baseline | None = None
     plan: RolloutPlan
     started_at_ms: int
     state: RolloutState = "running"
@@ -153,20 +178,27 @@ class WaveCount(msgspec.Struct, frozen=True, kw_only=True):
     away: int
     going_back: int
     back: int
+    stays: int
 
 
 def assignment(rollout: Rollout, member: Member) -> Assignment:
     """Return the order as it is sent to the device."""
+    of = ordered_release(rollout, member)
     return Assignment(
         rollout=rollout.id,
-        action=member.action,
+        action="install" if member.instead else member.action,
         model=rollout.model,
-        release=rollout.release,
-        number=rollout.number,
-        target=rollout.target,
-        plan=rollout.plan.trial,
+        release=of.release,
+        number=of.number,
+        target=of.target,
+        plan=rollout.plan.trial_of(member.wave),
         at_ms=member.ordered_at_ms,
     )
+
+
+def ordered_release(rollout: Rollout, member: Member) -> Rollout | Baseline:
+    """Return what names the release that a device's order is about."""
+    return rollout.baseline if member.instead and rollout.baseline is not None else rollout
 
 
 def stop_at(wave: int, size: int) -> int:
@@ -177,7 +209,10 @@ def stop_at(wave: int, size: int) -> int:
 def standing(rollout: Rollout, member: Member) -> Standing:
     """Return where one device stands. `failed` and `timed_out` are the failures of law 3."""
     if member.action == "back":
-        return "back" if member.phase == "rolled_back" else "going_back"
+        if member.phase == ("confirmed" if member.instead else "rolled_back"):
+            return "back"
+        stays = member.phase == "rolled_back" if member.instead else keeps_it(member) and rollout.baseline is None
+        return "stays" if stays else "going_back"
     if member.failed:
         return "failed"
     if member.phase == "confirmed":
@@ -185,6 +220,11 @@ def standing(rollout: Rollout, member: Member) -> Standing:
     if member.waited_ms >= rollout.plan.timeout_s * 1000:
         return "timed_out"
     return "away" if member.away_ms >= AWAY_MS else "waiting"
+
+
+def keeps_it(member: Member) -> bool:
+    """Return whether a device that was ordered back answers that it cannot."""
+    return member.action == "back" and not member.instead and member.waited_ms >= STAYS_MS
 
 
 def count_wave(rollout: Rollout, wave: int) -> WaveCount:
@@ -201,6 +241,7 @@ def count_wave(rollout: Rollout, wave: int) -> WaveCount:
         away=at.count("away"),
         going_back=at.count("going_back"),
         back=at.count("back"),
+        stays=at.count("stays"),
     )
 
 
@@ -229,5 +270,7 @@ def faults(rollout: Rollout) -> Iterator[str]:
             yield f"{name} is of wave {one.wave}, which has not begun"
         if one.action == "install" and rollout.state == "rolled_back" and rollout.reason != OLDER_COPY:
             yield f"{name} is to install what was rolled back"
+        if one.instead and (one.action == "install" or rollout.baseline is None):
+            yield f"{name} is to install a baseline that it does not need, or that is not known"
         if one.action == "back" and rollout.active:
             yield f"{name} was ordered back, and the rollout may go on"

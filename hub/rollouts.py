@@ -22,6 +22,7 @@ from edge.contract.release import SignedRelease, target_name
 from edge.contract.topics import Kind, topic
 from hub.rollout_rules import halt, resume, roll_back, step
 from hub.rollout_state import (
+    Baseline,
     Heard,
     Place,
     Rollout,
@@ -99,7 +100,7 @@ class RolloutPost:
 
 
 def step_rollouts(store: Store, *, now_ms: int, late: bool = True) -> None:
-    """Let time pass for every active rollout, with `late` for complete ones as well, in one transaction."""
+    """Let time pass for every active rollout, with `late` for the others as well, in one transaction."""
     with store.at_once():
         for before in store.rollouts.stepped(late=late):
             taken = store.rollouts.taken(before)
@@ -114,23 +115,27 @@ def step_rollouts(store: Store, *, now_ms: int, late: bool = True) -> None:
 
 
 def _is_worth_writing(before: Rollout, after: Rollout) -> bool:
-    """Clocks alone are written twice a minute: what a stopped hub loses of them makes it wait a little longer."""
+    """Clocks alone are written twice a minute: what a hub that ends loses of them makes it wait a little longer."""
     if (before.state, before.wave, before.reason) != (after.state, after.wave, after.reason):
         return True
     if before.members.keys() != after.members.keys():
         return True
     if any(before.members[place].action != one.action for place, one in after.members.items()):
         return True
-    if before.state == "complete":
-        return False
+    if not before.active:
+        return before.state != "complete" and before.members != after.members
     return not before.stepped_at_ms or abs(after.stepped_at_ms - before.stepped_at_ms) >= _WRITE_MS
 
 
 # What people do
 
 
-def start_rollout(store: Store, signed: SignedRelease, plan: RolloutPlan, *, now_ms: int) -> Rollout:
+def start_rollout(
+    store: Store, signed: SignedRelease, plan: RolloutPlan, *, now_ms: int, baseline: SignedRelease | None = None
+) -> Rollout:
     """Begin to bring a release to the devices of a plan; `hub serve` gives the orders.
+
+    `baseline`: the release that it names as its baseline, where the repository has it.
 
     Raises `UnusableError` while another runs on its line, when the plan names a site, a device or a label that cannot
     be used, and when its canary is not in its scope.
@@ -153,6 +158,13 @@ def start_rollout(store: Store, signed: SignedRelease, plan: RolloutPlan, *, now
         release=signed.release,
         number=signed.number,
         target=target_name(signed.model, signed.number),
+        baseline=None
+        if baseline is None
+        else Baseline(
+            release=baseline.release,
+            number=baseline.number,
+            target=target_name(baseline.model, baseline.number),
+        ),
         plan=plan,
         started_at_ms=now_ms,
     )
@@ -200,7 +212,11 @@ def find_rollout(store: Store, model: str) -> Rollout:
 
 
 class DeviceLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One device of a rollout. `said_at_ms` is by the device's clock; 0 when nothing was heard for its order."""
+    """One device of a rollout.
+
+    `said_at_ms` is by the device's clock; 0 when nothing was heard for its order. `instead`: it was ordered to install
+    the baseline, because it cannot go back by itself.
+    """
 
     site: str
     device: str
@@ -209,6 +225,7 @@ class DeviceLine(msgspec.Struct, frozen=True, kw_only=True):
     phase: str
     frames: int
     reason: str
+    instead: bool
     online: bool
     said_at_ms: int
 
@@ -233,6 +250,7 @@ class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     release: str
     number: int
+    baseline: Baseline | None
     state: RolloutState
     reason: str
     started_at_ms: int
@@ -259,6 +277,7 @@ def rollout_status(store: Store, rollout: Rollout) -> RolloutStatus:
         model=rollout.model,
         release=rollout.release,
         number=rollout.number,
+        baseline=rollout.baseline,
         state=rollout.state,
         reason=rollout.reason,
         started_at_ms=rollout.started_at_ms,
@@ -276,6 +295,7 @@ def rollout_status(store: Store, rollout: Rollout) -> RolloutStatus:
                 phase=one.phase,
                 frames=one.frames,
                 reason=one.reason,
+                instead=one.instead,
                 online=_is_online(fleet, one.place),
                 said_at_ms=one.reported_at_ms,
             )

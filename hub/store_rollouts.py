@@ -60,10 +60,15 @@ class Rollouts:
         return [_whole(self._connection, *row) for row in rows.fetchall()]
 
     def stepped(self, *, late: bool) -> list[Rollout]:
-        """Return those that time moves: the active ones; with `late`, the newest complete one of each line as well."""
+        """Return those that time moves, oldest first.
+
+        They are the active ones; with `late` also the newest complete one of each line, and the newest of each line,
+        whose devices may be on their way back.
+        """
         rows = self._connection.execute(
-            "SELECT id, head FROM rollout WHERE state IN ('running', 'halted') OR ? AND id IN"
-            " (SELECT max(id) FROM rollout WHERE state = 'complete' GROUP BY model) ORDER BY id",
+            "SELECT id, head FROM rollout WHERE state IN ('running', 'halted') OR ? AND (id IN"
+            " (SELECT max(id) FROM rollout WHERE state = 'complete' GROUP BY model) OR id IN"
+            " (SELECT max(id) FROM rollout GROUP BY model)) ORDER BY id",
             (late,),
         )
         return [_whole(self._connection, *row) for row in rows.fetchall()]
@@ -165,7 +170,7 @@ def hear_order(connection: sqlite3.Connection, order: Assignment, *, site: str, 
     own = connection.execute("SELECT payload FROM device_order WHERE site = ? AND device = ?", place).fetchone()
     mine = None if own is None else decode(own[0], Assignment)
     at_ms = min(order.at_ms, now_ms)  # a clock that ran ahead does not win for ever
-    if mine is not None and (mine.at_ms >= at_ms or (mine.rollout, mine.action) == (order.rollout, order.action)):
+    if mine is not None and (mine.at_ms >= at_ms or _asks_alike(mine, order)):
         return
     row = connection.execute("SELECT id, head FROM rollout WHERE name = ?", (order.rollout,)).fetchone()
     if row is not None:
@@ -182,6 +187,10 @@ def hear_order(connection: sqlite3.Connection, order: Assignment, *, site: str, 
         running = "SELECT id, head FROM rollout WHERE model = ? AND state = 'running'"
         for number, head in connection.execute(running, (order.model,)).fetchall():
             _put_head(connection, number, replace(_heads.decode(head), state="halted", reason=OLDER_COPY))
+
+
+def _asks_alike(one: Assignment, other: Assignment) -> bool:
+    return (one.rollout, one.action, one.number) == (other.rollout, other.action, other.number)
 
 
 def _heard(place: Place, online: bool, state: State | None) -> Heard:  # noqa: FBT001 - as the row has it

@@ -38,12 +38,21 @@ class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
     frozen: tuple[str, ...] = ()
 
 
+class RolloutLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A rollout that runs or is halted."""
+
+    model: str
+    release: str
+    number: int
+    state: str
+
+
 class HubStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Everything `hub status` prints. `frames` counts findings by the state of their frame.
 
     `frame_bytes`: of the frames here. `finding_frame_bytes`: of every finding's frame, wherever it is. `recall`: of the
     cameras whose control frames were looked at twice in the last days. `weak_spots` counts them by state; `regressed`
-    names those that had been fixed and came back.
+    names those that had been fixed and came back. `rollouts`: those that are halted, then those that run.
     """
 
     at_ms: int
@@ -60,6 +69,7 @@ class HubStatus(msgspec.Struct, frozen=True, kw_only=True):
     weak_spots: dict[str, int]
     regressed: list[str]
     recall: list[CameraRecall]
+    rollouts: list[RolloutLine]
 
 
 FROZEN: Final = "frozen"  # edge.camera.CameraState
@@ -95,6 +105,12 @@ def hub_status(connection: sqlite3.Connection, *, now_ms: int) -> HubStatus:
                 )
             ],
             recall=by_camera(shown_hours(connection, now_ms=now_ms), now_ms=now_ms),
+            rollouts=[
+                msgspec.json.decode(head, type=RolloutLine)
+                for (head,) in connection.execute(
+                    "SELECT head FROM rollout WHERE state IN ('running', 'halted') ORDER BY state, model"
+                )
+            ],
         )
     finally:
         connection.rollback()

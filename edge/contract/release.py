@@ -1,12 +1,13 @@
 """What is signed of a release beside its bytes: the custom metadata of its target. Whole numbers only, no floats.
 
 A release is one target: an uncompressed tar of the model folder (the card, the ONNX files, the golden set), regular
-files with relative names only, `model.json` at its top.
+files with plain relative names only (`is_plain`), `model.json` at its top.
 
 Law: a device goes below the highest number it ever confirmed only where something signed says so: the release that it
 leaves names the one before it as its `baseline`, or the release that it takes says `back`.
 """
 
+import re
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -17,6 +18,9 @@ from edge.contract.samples import SCHEMA, Label, Name
 KEY: Final = "weakspot"
 MOST_FILES: Final = 256
 MOST_BYTES: Final = 2 << 30
+DEEPEST: Final = 4
+LONGEST_NAME: Final = 100
+_PLAIN = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._ +-]*[A-Za-z0-9._+-])?")
 _SHA256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
@@ -53,6 +57,16 @@ class SignedRelease(msgspec.Struct, frozen=True, kw_only=True):
 def target_name(model: str, number: int) -> str:
     """Return the name of a release's target."""
     return f"{model}/{number:06d}.tar"
+
+
+def is_plain(name: str, *, deepest: int = DEEPEST) -> bool:
+    """Return whether a file of a release may have this name.
+
+    At most `deepest` parts between slashes and 100 characters in all; a part is of ASCII letters, digits and `._ +-`,
+    begins with a letter, a digit or `_`, and does not end with a space. The files that the card names have one part.
+    """
+    parts = name.split("/")
+    return len(parts) <= deepest and len(name) <= LONGEST_NAME and all(map(_PLAIN.fullmatch, parts))
 
 
 def to_custom(release: SignedRelease) -> dict[str, Any]:

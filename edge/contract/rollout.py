@@ -33,6 +33,9 @@ PHASES: Final[tuple[Phase, ...]] = (
 ENDED: Final[frozenset[Phase]] = frozenset({"confirmed", "rolled_back"})
 
 
+MOST_FRAMES: Final = 1_000_000
+
+
 class TrialPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long a device looks before it trusts a release.
 
@@ -42,8 +45,8 @@ class TrialPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         within_s: from the first judged frame of a phase; a phase that has too few by then ends as `insufficient`.
     """
 
-    shadow_frames: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 200
-    trial_frames: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 300
+    shadow_frames: Annotated[int, msgspec.Meta(ge=1, le=MOST_FRAMES)] = 200
+    trial_frames: Annotated[int, msgspec.Meta(ge=1, le=MOST_FRAMES)] = 300
     within_s: Annotated[int, msgspec.Meta(ge=1, le=30 * 86400)] = 86400
 
 

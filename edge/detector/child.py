@@ -11,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -19,6 +19,7 @@ from edge.contract.errors import UnusableError
 
 _CHUNK: Final = 65536
 _LONGEST: Final = 300
+_TURN_S: Final = 0.25
 
 
 class Child:
@@ -54,8 +55,11 @@ class Child:
         """End it."""
         self.close()
 
-    def ask(self, question: bytes, *, within_s: float) -> bytes:
-        """Return the line that answers a line. Raises `UnusableError` when it dies or does not answer in time."""
+    def ask(self, question: bytes, *, within_s: float, on_wait: Callable[[], None] = lambda: None) -> bytes:
+        """Return the line that answers a line. Raises `UnusableError` when it dies or does not answer in time.
+
+        `on_wait` is called now and then meanwhile; what it raises ends the waiting, and not the process.
+        """
         asked, answered = self._process.stdin, self._process.stdout
         assert asked is not None
         assert answered is not None
@@ -66,10 +70,13 @@ class Child:
             raise UnusableError(self._death()) from error
         while b"\n" not in self._rest:
             left = end - time.monotonic()
-            if left <= 0 or not select.select([answered], [], [], left)[0]:
+            if left <= 0:
                 self.kill()
                 msg = f"it did not answer within {within_s:.0f} s"
                 raise UnusableError(msg)
+            if not select.select([answered], [], [], min(left, _TURN_S))[0]:
+                on_wait()
+                continue
             chunk = os.read(answered.fileno(), _CHUNK)
             if not chunk:
                 raise UnusableError(self._death())

@@ -1,5 +1,6 @@
 """Files that are whole or not there: written beside their place, flushed, renamed."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -17,7 +18,8 @@ def write_whole(path: Path, content: bytes) -> None:
         beside.replace(path)
         flush_folder(path.parent)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a disk that became read-only takes no removal either
+            beside.unlink(missing_ok=True)
         msg = f"cannot write {path}: {error.strerror}"
         raise UnusableError(msg) from error
 

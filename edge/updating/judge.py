@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self
@@ -30,10 +31,9 @@ from edge.contract.errors import UnusableError
 from edge.contract.judgement import NOTHING, Figures, Verdict, add, judge
 from edge.contract.samples import Reason, Witness, WitnessKind, plain_text
 from edge.detector.child import Child
-from edge.detector.tuned import TUNED_NAME
 from edge.frame import Frame
 from edge.observation import Mined, Observation
-from edge.opening import tuned_path
+from edge.opening import cache_path, tuned_path
 from edge.updating.judging import HEAD_BYTES, NEW, Answer, Hold, Look, Measure, Open, Question, View, Way, Which
 from edge.updating.pairing import unpack
 
@@ -41,6 +41,7 @@ OPEN_S: Final = 180.0
 LOOK_S: Final = 30.0
 _MOST_KEPT: Final = 64
 _STALE_S: Final = 1.0
+OnWait = Callable[[], None]
 
 
 class Judge:
@@ -86,7 +87,7 @@ class Judge:
         self._thread = threading.Thread(target=self._run, name="judge", daemon=True)
 
     def __enter__(self) -> Self:
-        """Start the child; opening goes on while frames may be offered."""
+        """Start the child; opening goes on while frames may be offered. Raises `UnusableError` when it cannot."""
         self._bench = _Bench()
         self._thread.start()
         return self
@@ -212,55 +213,68 @@ class Judge:
             self._trouble = reason
 
 
-def tune_on_arrival(config: EdgeConfig, folder: Path, *, seconds: float = 30.0, within_s: float = 900.0) -> Verdict:
+def tune_on_arrival(
+    config: EdgeConfig, folder: Path, *, seconds: float = 30.0, within_s: float = 900.0, on_wait: OnWait = lambda: None
+) -> Verdict:
     """Measure a release's variants in a child, and write the fastest good one into `tuned.json` in its folder.
 
     Where the device's configuration names a runtime, threads or providers, these win, and nothing is measured.
     `fail`: it cannot be opened, or no way of running it is good here. `insufficient`: it was not done within
-    `within_s`, or could not be written; the release then opens as its card says.
+    `within_s`, or could not be written; the release then opens as its card says. `on_wait` is called now and then;
+    what it raises ends it all. Raises `UnusableError` when no process can be started.
     """
     way = way_of(config, folder)
     if (way.runtime, way.threads, way.providers) != ("auto", None, ()):
         return Verdict(outcome="pass")
     question = Measure(way=way, seconds=seconds)  # it opens nothing itself: its own death tells nothing of the release
-    return _once(question, within_s=within_s, read=lambda _: Verdict(outcome="pass"), died="insufficient")
+    return _once(
+        question, within_s=within_s, on_wait=on_wait, read=lambda _: Verdict(outcome="pass"), died="insufficient"
+    )
 
 
-def hold_golden(config: EdgeConfig, folder: Path, *, within_s: float = OPEN_S) -> Verdict:
+def hold_golden(
+    config: EdgeConfig, folder: Path, *, within_s: float = OPEN_S, on_wait: OnWait = lambda: None
+) -> Verdict:
     """Open a release in a child as the device would, and hold it against its golden set.
 
-    `insufficient`: it has none for this input size.
+    `insufficient`: it has none for this input size. `on_wait`, and what is raised: as for `tune_on_arrival`.
     """
-    return _once(Hold(way=way_of(config, folder)), within_s=within_s, read=_golden, died="fail")
+    return _once(Hold(way=way_of(config, folder)), within_s=within_s, on_wait=on_wait, read=_golden, died="fail")
 
 
 def way_of(config: EdgeConfig, folder: Path | None) -> Way:
     """Return how this device opens a release's folder; None is the model of the configuration."""
     model = config.model
     path = model.path if folder is None else folder
-    tuned = tuned_path(config) if folder is None else folder / TUNED_NAME
     return Way(
         model=None if path is None else str(path),
         runtime=model.runtime,
         input_size=model.input_size,
         threads=model.threads,
         providers=model.providers,
-        cache_dir=str(config.data_dir / "model-cache"),
-        tuned=str(tuned),
+        cache_dir=str(cache_path(config, folder)),
+        tuned=str(tuned_path(config, folder)),
         score_threshold=model.score_threshold,
     )
 
 
 class _Bench:
-    """The child and the picture that it shares."""
+    """The child and the picture that it shares. Raises `UnusableError` when the device has no room for a process."""
 
     def __init__(self) -> None:
-        self._fd = _memory_fd()
-        self._size = HEAD_BYTES
-        os.ftruncate(self._fd, self._size)
-        self._memory = mmap.mmap(self._fd, self._size)
-        command = [sys.executable, "-m", "edge.updating.judging", str(self._fd)]
-        self._child = Child(command, leads=True, pass_fds=(self._fd,))
+        with ExitStack() as undoing:
+            try:
+                self._fd = _memory_fd()
+                undoing.callback(os.close, self._fd)
+                self._size = HEAD_BYTES
+                os.ftruncate(self._fd, self._size)
+                self._memory = mmap.mmap(self._fd, self._size)
+                command = [sys.executable, "-m", "edge.updating.judging", str(self._fd)]
+                self._child = Child(command, leads=True, pass_fds=(self._fd,))
+            except OSError as error:
+                msg = f"no process could be started to judge it: {error.strerror}"
+                raise UnusableError(msg) from error
+            undoing.pop_all()
 
     @property
     def turn(self) -> int:
@@ -276,9 +290,9 @@ class _Bench:
             self._memory, self._size = mmap.mmap(self._fd, needed), needed
         self._memory[HEAD_BYTES:needed] = np.ascontiguousarray(frame.image).tobytes()
 
-    def ask(self, question: Question, *, within_s: float) -> Answer:
+    def ask(self, question: Question, *, within_s: float, on_wait: OnWait = lambda: None) -> Answer:
         """Return the answer. Raises `UnusableError`."""
-        line = self._child.ask(msgspec.json.encode(question), within_s=within_s)
+        line = self._child.ask(msgspec.json.encode(question), within_s=within_s, on_wait=on_wait)
         answer = msgspec.json.decode(line, type=Answer)
         if answer.error:
             raise _RefusedError(answer)
@@ -306,13 +320,14 @@ def _once(
     question: Hold | Measure,
     *,
     within_s: float,
+    on_wait: OnWait,
     read: Callable[[Answer], Verdict],
     died: Literal["fail", "insufficient"],
 ) -> Verdict:
     """Ask one question of a child of its own; `died` is the outcome where the child dies or does not answer in time."""
     bench = _Bench()
     try:
-        return read(bench.ask(question, within_s=within_s))
+        return read(bench.ask(question, within_s=within_s, on_wait=on_wait))
     except _RefusedError as error:
         return Verdict(outcome="insufficient" if error.blameless else "fail", reason=plain_text(str(error)))
     except UnusableError as error:

@@ -8,6 +8,7 @@ Laws:
 2. In its trial it also fails by what it does in the daemon itself: numbers that are not finite, frames it fails on.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from edge.config import EdgeConfig
+from edge.contract.errors import UnusableError
 from edge.contract.judgement import NOTHING, Figures, add
 from edge.detection import Detection
 from edge.slot_state import FACTORY, Slots, Work
@@ -23,6 +25,7 @@ from edge.slots import SlotStore
 from edge.updating.judge import Judge
 
 TELL_S: Final = 15.0
+AGAIN_S: Final = 5.0
 MOST_FAULTS: Final = 3
 MOST_FAILED: Final = 3
 
@@ -35,12 +38,16 @@ class _Round:
         since_s: of the first judged frame, monotonic; None before it.
         told_s: when its frames were last told of.
         faults: how often judging itself failed.
+        tried_s: when its process was last to be started, monotonic.
+        lacking: why it could not be; "" where it was.
     """
 
     judge: Judge | None
     since_s: float | None
     told_s: float
     faults: int = 0
+    tried_s: float = -math.inf
+    lacking: str = ""
 
 
 def release_folder(store: SlotStore, number: int) -> Path | None:
@@ -79,16 +86,19 @@ class Proving:
     def turn(self, slots: Slots, *, now_ms: int) -> Slots:
         """Look at the figures so far; return the state that follows, the same where nothing is to be written.
 
-        The state is in `shadow` or in `trial`, and what is active serves. Raises `UnusableError` when the process
-        cannot be started.
+        The state is in `shadow` or in `trial`, and what is active serves.
         """
         work = slots.work
         assert work is not None
         judge = self._open(slots, work)
+        fault = self._fault_of_serving() if work.phase == "trial" else ""
+        if judge is None:
+            if not fault and self._round.faults >= MOST_FAULTS:
+                fault = f"insufficient: {self._round.lacking}"
+            return roll_back(slots, fault, now_ms=now_ms) if fault else slots
         self._detection.hand_in(judge.disagreements())
         frames, plan = judge.figures.frames, work.assignment.plan
         verdict = judge.verdict(plan.trial_frames if work.phase == "trial" else plan.shadow_frames)
-        fault = self._fault_of_serving() if work.phase == "trial" else ""
         if verdict.outcome == "fail" or fault:
             return roll_back(slots, fault or verdict.reason, now_ms=now_ms, frames=frames)
         if verdict.outcome == "pass":
@@ -128,15 +138,16 @@ class Proving:
             return f"it failed on {looked.failed} of {looked.frames + looked.failed} frames it served"
         return ""
 
-    def _open(self, slots: Slots, work: Work) -> Judge:
-        """Return the running judge of this phase."""
+    def _open(self, slots: Slots, work: Work) -> Judge | None:
+        """Return the running judge of this phase; None where the device has no room for its process, now."""
         key = (work.assignment.rollout, work.assignment.number, work.phase)
         if key != self._key:
             self.close()
             self._key, self._round = key, _Round(None, None, self._clock())
             if self._proved[0] != key[:2]:
                 self._proved = key[:2], NOTHING
-        if self._round.judge is None:
+        now_s = self._clock()
+        if self._round.judge is None and now_s - self._round.tried_s >= AGAIN_S:
             on_trial = work.phase == "trial"
             serving: Literal["old", "new"] = "new" if on_trial else "old"
             old = slots.previous if on_trial else slots.active
@@ -146,8 +157,13 @@ class Proving:
                 new=release_folder(self._store, work.assignment.number),
                 serving=serving,
             )
-            self._round.judge = judge.__enter__()
-            self._detection.watch_with(self._round.judge.offer)
+            try:
+                self._round.judge = judge.__enter__()
+            except UnusableError as error:
+                self._round.tried_s, self._round.lacking = now_s, str(error)
+                self._round.faults += 1
+            else:
+                self._detection.watch_with(self._round.judge.offer)
         return self._round.judge
 
     def _end(self) -> None:

@@ -2,17 +2,20 @@
 
 Laws (5, 6 and 7 of the house; which state may follow which stands in edge.slot_work):
 
-1. The state is on the disk before anything acts on it. So a start repeats what was unfinished, at any point.
+1. The state is on the disk before anything acts on it. So a start repeats what was unfinished, at any point. But a
+   model is left at once, whatever the disk does: a start that finds it on trial still leaves it again.
 2. What the state calls active is what serves: after each change the cameras are given that model, between two frames.
    The old one serves until then; nothing here makes a camera wait.
 3. Nothing is reported before it is so: a model that was left is told of when the other one serves.
-4. What the repository gets wrong fails no release: it is asked again, and the reason told. A release fails by what it
+4. No step is so long that a stop, a newer order or a person waits for its end, or that a good start is not counted.
+5. What the repository gets wrong fails no release: it is asked again, and the reason told. A release fails by what it
    is, or by what this device cannot do with it.
 """
 
 import logging
 import threading
 import time
+from collections import deque
 from typing import Final
 
 import msgspec
@@ -51,13 +54,18 @@ class _StoppedError(Exception):
 
 
 class _NewerError(Exception):
-    """Another assignment waits."""
+    """Another assignment waits, or a person."""
+
+
+class _UnwrittenError(Exception):
+    """The disk does not take a state: it is not the device's."""
 
 
 def begin_start(config: EdgeConfig) -> SlotStore:
     """Open what the device holds, and count this start before a model is loaded: three that fail revert.
 
-    A disk that takes no word is told in the log and costs the count, not the start. Raises `UnusableError`.
+    A disk that takes no word costs the count, not the start; but a release on trial is not loaded then: one that ends
+    the process at each start would never be left. Raises `UnusableError`.
     """
     store = SlotStore(models_folder(config.data_dir), factory_line(config))
     before = store.slots
@@ -65,9 +73,11 @@ def begin_start(config: EdgeConfig) -> SlotStore:
     if number != before.active:
         _log.error("release %d failed to start %d times: going back to %d", before.active, before.starts, number)
     try:
-        store.write(slots)
+        store.write(slots, at_once=number != before.active)
     except WeakspotError as error:
         _log.warning("the start could not be counted: %s", error)
+        if slots.on_trial:
+            store.write(roll_back(slots, f"its start could not be counted: {error}", now_ms=_now_ms()), at_once=True)
     return store
 
 
@@ -93,7 +103,8 @@ class Updater:
         self._proving = Proving(config, store, detection)
         self._refused = 0
         self._fetcher: Fetcher | None = None
-        self._ordered: Assignment | None = None
+        self._told_why = ""
+        self._orders: deque[Assignment] = deque()
         self._stopping = threading.Event()
         self._woken = threading.Event()
         self._steps = {
@@ -106,6 +117,11 @@ class Updater:
             "trial": self._prove,
         }
         self._thread = threading.Thread(target=self._run, name="updater", daemon=True)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
 
     def start(self) -> None:
         """Begin to follow; what is unfinished goes on."""
@@ -128,7 +144,7 @@ class Updater:
         nothing = Assignment(
             rollout="", action="install", model=self._store.slots.model, release="", number=0, target="", at_ms=0
         )
-        self._ordered = decode(payload, Assignment) if payload else nothing
+        self._orders.append(decode(payload, Assignment) if payload else nothing)
         self._woken.set()
 
     # The thread.
@@ -137,13 +153,20 @@ class Updater:
         try:
             while not self._stopping.is_set():
                 self._woken.clear()
-                wait_s = self._guarded_turn()
-                if wait_s:
-                    self._woken.wait(wait_s)
+                self._rest(self._guarded_turn())
         except _StoppedError:
             pass
         finally:
             self._proving.close()
+
+    def _rest(self, wait_s: float) -> None:
+        """Wait, but not while a person asks; a start that was good is counted, and what the disk lacks is written."""
+        end_s = time.monotonic() + wait_s
+        while (left_s := end_s - time.monotonic()) > 0 and not self._woken.wait(min(left_s, _IDLE_S)):
+            self._settle()
+            self._store.catch_up()
+            if self._store.is_asked():
+                return
 
     def _guarded_turn(self) -> float:
         poll_s = RETRY_S if self._config.updates is None else self._config.updates.poll_s
@@ -151,23 +174,28 @@ class Updater:
             wait_s = self._turn()
         except _NewerError:
             return 0.0
+        except _UnwrittenError as error:
+            self._tell_why(str(error))
+            return _IDLE_S
         except (UnreachableError, ExpiredError) as error:  # it mends itself
             self._tell_why(str(error))
             return poll_s
         except WeakspotError as error:  # what is wrong may be wrong again: it is not fetched anew every minute
             self._tell_why(str(error))
+            self._fetcher = None  # what it trusts may be what is wrong
             self._refused += 1
             return min(max(poll_s, LONGEST_S), poll_s * 2.0 ** min(self._refused - 1, 10))
         except _StoppedError:
             raise
         except Exception as error:  # noqa: BLE001 - the loop counts and goes on
             self._detection.count_fault("update_error", "an update could not go on", error)
-            return poll_s
+            return min(poll_s, RETRY_S)
         self._refused = 0
         return wait_s
 
     def _turn(self) -> float:
         """Obey, let serve what is to serve, tell, and do the next step; return how long it may rest."""
+        self._store.catch_up()
         self._obey()
         self._follow()
         self._settle()
@@ -175,15 +203,27 @@ class Updater:
         slots = self._store.slots
         if slots.work is None or slots.work.ended:
             self._proving.close()
-            self._store.prune()
+            self._prune()
+            return _IDLE_S
+        if self._orders and not slots.on_trial:  # the disk does not take it
             return _IDLE_S
         return self._steps[slots.work.phase](slots, slots.work)
 
     def _obey(self) -> None:
-        """Take what the hub ordered, and what a person asked for at the device."""
-        ordered, self._ordered = self._ordered, None
-        if ordered is not None:
-            self._put(assign(self._store.slots, ordered, now_ms=_now_ms()))
+        """Take what the hub ordered last, and what a person asked for at the device.
+
+        An order that the disk does not take stays for the next turn; what is on trial is judged meanwhile.
+        """
+        if self._orders:
+            ordered, done = self._orders[-1], True
+            try:
+                self._put(assign(self._store.slots, ordered, now_ms=_now_ms()))
+            except _UnwrittenError as error:
+                done = False
+                _log.debug("the order waits: %s", error)
+            finally:
+                while done and self._orders.popleft() is not ordered:
+                    pass
         by_hand = self._store.asked()
         if by_hand is not None:
             try:
@@ -217,13 +257,25 @@ class Updater:
         slots = self._store.slots
         old_enough = time.monotonic() - self._begun_s >= SETTLED_S and self._detection.looked().frames > 0
         if slots.starts and not slots.on_trial and old_enough:
-            self._put(settled(slots))
+            try:
+                self._put(settled(slots))
+            except _UnwrittenError as error:
+                _log.warning("the start is not counted as good: %s", error)
+                self._begun_s = time.monotonic()
+
+    def _prune(self) -> None:
+        try:
+            self._store.prune()
+        except WeakspotError as error:
+            raise _UnwrittenError(str(error)) from error
 
     def _say(self) -> None:
         slots, serving, last = self._store.slots, self._detection.serving.release, self.last_report
         report = report_of(slots, boot_id=self._boot_id, serving=serving, at_ms=_now_ms())
         if slots.work is None or report is None:
-            self.last_report = None
+            if last is not None:
+                self.last_report = None
+                self._publisher.offer_report(b"")
             return
         if last is not None and (last.sequence, last.serving) == (report.sequence, serving):
             return
@@ -236,50 +288,52 @@ class Updater:
         work = self._store.slots.work
         if work is None or work.ended or work.reason == plain_text(reason) or self._stopping.is_set():
             return
-        _log.warning("the update of %s waits: %s", work.assignment.release, reason)
+        if reason != self._told_why:
+            self._told_why = reason
+            _log.warning("the update of %s waits: %s", work.assignment.release, reason)
         try:
             self._put(told(self._store.slots, msgspec.structs.replace(work, reason=plain_text(reason))))
-            if self._detection.serving.number == self._store.slots.active:
-                self._say()
-        except WeakspotError as error:
-            _log.warning("%s", error)
+        except _UnwrittenError:
+            return
+        if self._detection.serving.number == self._store.slots.active:
+            self._say()
 
     # One step each: what it does, then the state that follows. What it returns is how long to rest.
 
-    def _ask(self, slots: Slots, work: Work) -> float:
+    def _ask(self, _slots: Slots, work: Work) -> float:
         """Learn what is signed of the release, and whether there is room."""
         if self._config.updates is None:
-            return self._fail(slots, "this device takes no updates: its edge.toml has no [updates]")
+            return self._fail("this device takes no updates: its edge.toml has no [updates]")
         fetcher = self._open_fetcher()
         fetcher.refresh()
         offered = fetcher.release(work.assignment.target)
         try:
-            accepted = accept(slots, offered.signed, now_ms=_now_ms())
+            accepted = accept(self._store.slots, offered.signed, now_ms=_now_ms())
         except ValueError as error:
-            return self._fail(slots, str(error))
+            return self._fail(str(error))
         try:
             self._store.require_room(offered.archive_bytes + offered.signed.unpacked_bytes)
         except WeakspotError as error:
-            return self._fail(slots, str(error))
+            return self._fail(str(error))
         self._put(accepted)
         return 0.0
 
-    def _download(self, slots: Slots, work: Work) -> float:
+    def _download(self, _slots: Slots, work: Work) -> float:
         self._open_fetcher().fetch(
-            work.assignment.target, require_room=self._store.require_room, on_bytes=self._break_off
+            work.assignment.target, require_room=self._store.require_room, on_bytes=self._meanwhile
         )
-        self._put(advance(slots, "verified", now_ms=_now_ms()))
+        self._put(advance(self._store.slots, "verified", now_ms=_now_ms()))
         return 0.0
 
-    def _stage(self, slots: Slots, work: Work) -> float:
+    def _stage(self, _slots: Slots, work: Work) -> float:
         """Unpack what was verified. The archive is verified again: a start may lie between."""
         assert work.signed is not None
-        archive = self._open_fetcher().fetch(work.assignment.target, on_bytes=self._break_off)
+        archive = self._open_fetcher().fetch(work.assignment.target, on_bytes=self._meanwhile)
         try:
             self._store.stage(archive, work.signed)
         except (UntrustedError, UnusableError) as error:
-            return self._fail(slots, str(error))
-        self._put(hold(slots, now_ms=_now_ms()))
+            return self._fail(str(error))
+        self._put(hold(self._store.slots, now_ms=_now_ms()))
         self._open_fetcher().clear()
         return 0.0
 
@@ -287,14 +341,14 @@ class Updater:
         self._put(advance(slots, "golden", now_ms=_now_ms()))
         return 0.0
 
-    def _hold_golden(self, slots: Slots, work: Work) -> float:
+    def _hold_golden(self, _slots: Slots, work: Work) -> float:
         """Measure on arrival which way of running it is the fastest good one, then hold that against its golden set."""
         folder = self._store.path(work.assignment.number)
         for judged in (tune_on_arrival, hold_golden):
-            verdict = judged(self._config, folder)
+            verdict = judged(self._config, folder, on_wait=self._meanwhile)
             if verdict.outcome == "fail":
-                return self._fail(slots, verdict.reason)
-        self._put(advance(slots, "shadow", now_ms=_now_ms()))
+                return self._fail(verdict.reason)
+        self._put(advance(self._store.slots, "shadow", now_ms=_now_ms()))
         return 0.0
 
     def _prove(self, slots: Slots, _work: Work) -> float:
@@ -302,8 +356,8 @@ class Updater:
         self._put(following)
         return _PROVING_S if following is slots else 0.0
 
-    def _fail(self, slots: Slots, reason: str) -> float:
-        self._put(roll_back(slots, reason, now_ms=_now_ms()))
+    def _fail(self, reason: str) -> float:
+        self._put(roll_back(self._store.slots, reason, now_ms=_now_ms()))
         return 0.0
 
     def _open_fetcher(self) -> Fetcher:
@@ -320,18 +374,25 @@ class Updater:
             self._fetcher = Fetcher(models_folder(self._config.data_dir), updates.url, root)
         return self._fetcher
 
-    def _break_off(self, _here: int, _whole: int) -> None:
+    def _meanwhile(self, *_: int) -> None:
+        """Break a long step off for whom it would keep waiting; count a good start."""
         if self._stopping.is_set():
             raise _StoppedError
-        if self._ordered is not None:
+        if self._orders or self._store.is_asked():
             raise _NewerError
+        self._settle()
 
     def _put(self, slots: Slots) -> None:
-        """Make a state the device's. Raises `WeakspotError` when the disk does not take it: then it is not."""
+        """Make a state the device's: law 1. Raises `_UnwrittenError` when the disk does not take it: then it is not."""
         if self._stopping.is_set():
             raise _StoppedError
-        if slots is not self._store.slots:
-            self._store.write(slots)
+        before = self._store.slots
+        if slots is before:
+            return
+        try:
+            self._store.write(slots, at_once=slots.active != before.active and not slots.on_trial)
+        except WeakspotError as error:
+            raise _UnwrittenError(str(error)) from error
 
 
 def _now_ms() -> int:

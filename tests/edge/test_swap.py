@@ -1,9 +1,12 @@
 """One model takes the place of another under running cameras: real models, a real street, no broker."""
 
 import contextlib
+import gc
+import resource
 import statistics
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -230,3 +233,24 @@ def test_what_was_counted_and_what_was_open_is_not_lost(idle: Daemon, config: Ed
     sighted = [detection.queue.get_nowait() for _ in range(detection.queue.qsize())]
     assert {one.serving.number for one in sighted if one.mined.at.frame.sequence < 20} == {0}
     assert {one.mined.reason for one in sighted} >= {Reason.CONTROL}
+
+
+@pytest.mark.slow
+def test_fifty_swaps_leave_nothing_behind(idle: Daemon, config: EdgeConfig, tmp_path: Path) -> None:
+    """Each is opened anew, looks, and goes: neither models nor memory stay."""
+    folder = made_release(tmp_path / "m", "starter-2")
+    eye, detection = idle._eyes[0], idle._detection
+    rng = np.random.default_rng(0)
+    opened, used_mb = [weakref.ref(detection.serving.detector)], []
+    for n in range(50):
+        swap_by_hand(idle, open_serving(config, open_slot(config, folder, cached=False), number=2))
+        opened.append(weakref.ref(detection.serving.detector))
+        for i in range(2):
+            detection.look(eye, Frame(rng.integers(0, 255, (192, 192, 3), np.uint8), "front", 2 * n + i, 0, n + i / 2))
+        detection.queue.queue.clear()
+        idle._publish_health()
+        gc.collect()
+        used_mb.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6)
+    assert [one() is not None for one in opened] == [False] * 50 + [True]
+    print(f"{used_mb[9]:.0f} MB after 10 swaps, {used_mb[-1]:.0f} MB after 50")
+    assert used_mb[-1] - used_mb[9] < 40

@@ -109,6 +109,7 @@ def test_a_better_candidate_passes_and_its_weak_spot_moves_on(hub, room):
     told = json.loads((room / "large" / "gate.json").read_text())
     assert (told["passed"], told["weak_spot"], told["release"]) == (True, 1, "street-2")
     assert told["sha256"] == hashlib.sha256((room / "large" / "starter.onnx").read_bytes()).hexdigest()
+    assert told["variants"] == {}
     assert told["dataset"] == json.loads((room / "version" / "version.json").read_text())["digest"]
     assert told["comparison"]["groups"][0]["recall"]["difference"] > 0
 

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from edge.contract.status import State, encode
 from edge.contract.topics import Kind
 from hub.cli import main
 from hub.rollout_rules import halt
-from hub.rollout_state import Member, Place, Rollout
+from hub.rollout_state import STAYS_MS, Member, Place, Rollout
 from hub.rollouts import find_rollout, step_rollouts
 from hub.store import Store
 from tests.hub.made import arrival
@@ -72,8 +73,8 @@ def test_it_begins_is_shown_halted_resumed_and_rolled_back(hub: Run) -> None:
     assert out.splitlines() == [
         "yard/2 yard-2: begun; `hub serve` gives the orders",
         "for all devices: 40 devices heard, 39 of them online",
-        "A device that has confirmed it may go back to number 1; one that comes from",
-        "another than 1 stays.",
+        "A device that has confirmed it may go back to number 1; one that does not hold",
+        "it installs 1 anew.",
         "next: hub rollout status yard",
     ]
     status, out, _ = hub("status")
@@ -84,7 +85,7 @@ def test_it_begins_is_shown_halted_resumed_and_rolled_back(hub: Run) -> None:
     assert status == 0
     assert "yard/2 yard-2: running, canary" in out
     assert [line.split() for line in out.splitlines() if line.startswith("canary")] == [
-        ["canary", "1", "0", "0", "1", "0", "0", "0"]
+        ["canary", "1", "0", "0", "1", "0", "0", "0", "0"]
     ]
     status, out, _ = hub("halt")
     assert (status, out.splitlines()[0]) == (0, "yard/2 yard-2: halted")
@@ -113,8 +114,50 @@ def test_scope_and_plan_are_what_was_asked_for(hub: Run) -> None:
         "bake_s": 300,
         "timeout_s": 7200,
         "trial": {"shadow_frames": 50, "trial_frames": 60, "within_s": 86400},
+        "canary_times": 4,
     }
     assert (told["number"], told["in_scope"], told["state"]) == (1, 20, "running")
+
+
+def test_a_device_that_keeps_the_release_is_named(hub: Run) -> None:
+    hub("start", "yard")
+
+    def stuck(one: Rollout, *, instead: bool) -> Rollout:
+        place = Place("lab", "cam3")
+        phase = "rolled_back" if instead else "confirmed"
+        why = "it fails" if instead else "nothing signed allows the way back"
+        member = Member(place=place, wave=0, action="back", instead=instead, ordered_at_ms=NOW, phase=phase, reason=why)
+        member = replace(member, waited_ms=STAYS_MS)
+        baseline = one.baseline if instead else None
+        return replace(one, state="rolled_back", wave=0, sizes=(1,), members={place: member}, baseline=baseline)
+
+    for instead, said in (
+        (True, "1 device keeps yard-2: yard/1 was ordered instead, and did not hold there."),
+        (False, "1 device keeps yard-2: to go back from it to what they had before is not signed"),
+    ):
+        stored(lambda one, instead=instead: stuck(one, instead=instead))
+        _, out, _ = hub("status")
+        assert said in out.replace("\n", " ")
+        assert [line.split()[-1] for line in out.splitlines() if line.startswith("canary")] == ["1"]
+        told = json.loads(hub("status", "--json")[1])["rollouts"][0]
+        assert (told["devices"][0]["standing"], told["devices"][0]["instead"]) == ("stays", instead)
+        assert told["waves"][0]["count"]["stays"] == 1
+
+
+def test_the_first_release_of_a_line_goes_back_to_the_factory_s(hub: Run, tmp_path: Path) -> None:
+    other = small_model(tmp_path / "gate", name="gate", release="gate-1", content="g")
+    made_repository(tmp_path / "another", other)
+    _, out, _ = hub("start", "gate", "-r", "another")
+    assert "it may go back to number 0, the model it was installed with." in out.replace("\n", " ")
+    assert json.loads(hub("status", "gate", "--json")[1])["rollouts"][0]["baseline"] is None
+
+
+def test_a_repository_that_has_ended_or_is_for_trials_is_said_at_the_start(hub: Run, tmp_path: Path) -> None:
+    ended = datetime.now(UTC) - timedelta(days=8)
+    made_repository(tmp_path / "ended", small_model(tmp_path / "m", content="m"), now=ended, development=True)
+    status, out, err = hub("start", "yard", "-r", "ended")
+    assert (status, out.splitlines()[0]) == (0, "*** DEVELOPMENT KEYS ***")
+    assert "timestamp has ended: no device takes anything now; run: hub repository refresh" in err
 
 
 def test_wait_ends_with_the_rollout(hub: Run) -> None:
@@ -158,7 +201,13 @@ def test_the_devices_that_did_not_confirm_are_named_with_their_reason(hub: Run) 
     [
         (["start", "yard/9"], "has no release yard/9"),
         (["start", "yard", "--waves", "25,5"], "this plan cannot be followed"),
-        (["start", "yard", "--waves", "a"], "--waves are percentages with commas between them"),
+        (["start", "yard", "--waves", "5,50"], "the last wave must be 100 %"),
+        (["start", "yard", "--waves", "a"], "--waves are percentages from 0.1 to 100 with commas between them"),
+        (["start", "yard", "--waves", "5,inf"], "--waves are percentages from 0.1 to 100"),
+        (["start", "yard", "--waves", "0,100"], "--waves are percentages from 0.1 to 100"),
+        (["start", "yard", "--waves", "nan,100"], "--waves are percentages from 0.1 to 100"),
+        (["start", ""], "is a variable of a script empty?"),
+        (["start", "yard", "--label", ""], "is a variable of a script empty?"),
         (["start", "yard", "--canary", "lab/nobody"], "no device lab/nobody was heard"),
         (["start", "yard", "--repository", "nowhere"], "nowhere"),
         (["status", "street"], "there is no rollout of street"),

@@ -128,13 +128,30 @@ def test_what_is_signed_elsewhere_is_published_by_a_refresh(made, tmp_path):
     online = made_keys(without=("root-1", "root-2", "root-3", "targets"))[1]
     refresh(made.folder, online, now=NOW + timedelta(hours=1))
     assert find_release(made.folder) == msgspec.structs.replace(one, published=True)
+    other = small_model(tmp_path / "2", release="yard-2", content="2")
     with pytest.raises(UnusableError, match="to sign targets, the key"):
-        create_release(made.folder, online, model_folder=small_model(tmp_path / "2", content="2"), now=NOW, ungated="x")
+        create_release(made.folder, online, model_folder=other, now=NOW, ungated="x")
+
+
+def test_two_models_of_a_line_do_not_have_one_name(made, tmp_path):
+    add_release(made, small_model(tmp_path / "1", release="yard-1", content="1"))
+    with pytest.raises(UnusableError, match=r"yard/1 is called yard-1, too, .*`release` in model\.json"):
+        add_release(made, small_model(tmp_path / "2", release="yard-1", content="2"))
+    assert len(releases(read_repository(made.folder))) == 1
+    add_release(made, small_model(tmp_path / "3", name="gate", release="yard-1", content="3"))  # another line's
+    add_release(made, tmp_path / "1", back=True)  # the same model, signed otherwise
+
+
+@pytest.mark.parametrize("why", [" ", "x" * 301, "two\nlines", "\x1b[31mred"])
+def test_why_no_gate_passed_it_is_one_line(made, tmp_path, why):
+    with pytest.raises(UnusableError, match="says why in one line of at most 300 characters"):
+        add_release(made, small_model(tmp_path / "1"), ungated=why)
 
 
 def write_gate(folder, **change):
     card = read_card(folder / "model.json")
     told = {"sha256": card.sha256, "passed": True, "baseline": "yard-0", "checks": [], "release": card.release}
+    told["variants"] = {one.name: one.sha256 for one in card.variants}
     (folder / "gate.json").write_text(json.dumps({**told, **change}))
 
 
@@ -146,6 +163,8 @@ GATES = [
     ({"sha256": "0" * 64}, "is of another file than yard.onnx"),
     ({"passed": "yes"}, "cannot read"),
     ({"sha256": None}, "cannot read"),
+    ({"variants": None}, "cannot read"),
+    ({"variants": {"int8": "0" * 64}}, ""),  # one that was judged and then left out of the card
 ]
 
 
@@ -176,6 +195,11 @@ def test_a_variant_that_came_after_the_gate_is_refused(tmp_path):
         require_gate(folder, read_card(folder / "model.json"))
     write_gate(folder, checks=[{"name": "variant int8", "outcome": "pass", "text": "within the budget"}])
     assert require_gate(folder, read_card(folder / "model.json")) == "yard-0"
+    passed = [{"name": "variant int8", "outcome": "pass", "text": "within the budget"}]
+    for told in ({"int8": "0" * 64}, {}):  # quantized again, or judged by a gate that named no files
+        write_gate(folder, checks=passed, variants=told)
+        with pytest.raises(UnusableError, match="of other files than those of the variants int8"):
+            require_gate(folder, read_card(folder / "model.json"))
 
 
 BROKEN = [
@@ -189,7 +213,16 @@ BROKEN = [
     (lambda folder: [(folder / "golden").mkdir(), _card(folder, golden="golden")], "is no golden set"),
     (lambda folder: _card(folder, variants=(_variant(folder, "gone.onnx"),)), "gone.onnx"),
     (lambda folder: _card(folder, variants=(_variant(folder, "../yard.onnx"),)), "must stand beside the card"),
+    # names that a device would not unpack
+    (lambda folder: _called(folder, "caf\u00e9.onnx"), "devices refuse this name"),
+    (lambda folder: _called(folder, ".yard.onnx"), "devices refuse this name"),
+    (lambda folder: _called(folder, "y" * 96 + ".onnx"), "devices refuse this name"),
 ]
+
+
+def _called(folder, file):
+    (folder / "yard.onnx").rename(folder / file)
+    _card(folder, file=file)
 
 
 def _card(folder, **change):

@@ -13,12 +13,13 @@ from msgspec.structs import replace
 
 from edge.contract.errors import UnusableError
 from edge.contract.judgement import Figures, side
-from edge.contract.rollout import PHASES, Phase, RolloutReport
+from edge.contract.rollout import PHASES, Phase, RolloutReport, TrialPlan
 from edge.contract.status import Assignment
 from hub.rollout_rules import MAX_STEP_MS, adopt, halt, hear, resume, roll_back, step
 from hub.rollout_state import (
     AWAY_MS,
     OLDER_COPY,
+    Baseline,
     Heard,
     Member,
     Place,
@@ -219,7 +220,7 @@ def test_so_many_failures_stop_a_wave(size: int, stops: int) -> None:
     assert stop_at(0, size) == 1
 
 
-def test_the_wave_that_failed_is_sent_back_and_the_one_before_stays() -> None:
+def test_when_a_wave_fails_every_device_is_sent_back() -> None:
     run = Run(fleet(200))
     run.up_to(2)
     first, second, *_ = run.wave(2)
@@ -229,9 +230,22 @@ def test_the_wave_that_failed_is_sent_back_and_the_one_before_stays() -> None:
     run.say(second, "rolled_back", "slow")
     run.step()
     assert (run.rollout.state, run.rollout.reason) == ("stopped", "25 %: 2 of 40 failed: slow")
-    assert {place for place, action in run.orders().items() if action == "back"} == set(run.wave(2))
+    ordered = {place for wave in range(3) for place in run.wave(wave)}
+    assert {place for place, action in run.orders().items() if action == "back"} == ordered
     count = count_wave(run.rollout, 2)
     assert (count.failed, count.back, count.going_back) == (2, 2, 38)
+
+
+def test_the_canary_looks_longer() -> None:
+    run = Run(fleet(200))
+    run.up_to(1)
+    frames = {
+        wave: {assignment(run.rollout, run.rollout.members[place]).plan.shadow_frames for place in run.wave(wave)}
+        for wave in (0, 1)
+    }
+    assert frames == {0: {800}, 1: {200}}
+    most = RolloutPlan(trial=TrialPlan(shadow_frames=900_000)).trial_of(0)
+    assert (most.shadow_frames, most.trial_frames) == (1_000_000, 1200)
 
 
 def test_a_canary_that_falls_back_later_stops_what_came_after_it() -> None:
@@ -371,7 +385,6 @@ def test_a_failure_that_was_heard_stays(sent: list[Phase], data: st.DataObject) 
         (("lab", "cam0"), {"release": "street-13", "serving": "street-13"}),
         (("lab", "cam0"), {"model": "yard"}),
         (("lab", "cam0"), {"serving": OLD}),  # confirmed, and it runs another
-        (("lab", "cam0"), {"phase": "rolled_back"}),  # rolled back, and it runs it
         (("lab", "cam0"), {"sequence": 0}),  # before anything
     ],
 )
@@ -381,6 +394,55 @@ def test_a_report_that_cannot_be_changes_nothing(place: tuple[str, str], changes
     report = msgspec.structs.replace(says("confirmed", 5), **changes)
     assert hear(rollout, Place(*place), report) is rollout
     assert hear(rollout, Place("lab", "cam0"), says("confirmed", 5)) is not rollout
+
+
+def test_a_failure_is_heard_though_the_model_of_before_has_the_same_name() -> None:
+    place = Place("lab", "cam0")
+    rollout = replace(begun(), members={place: Member(place=place, wave=0, ordered_at_ms=NOW)}, wave=0, sizes=(1,))
+    failed = hear(rollout, place, says("rolled_back", 5, serving=NEW, reason="blind"))
+    assert failed.members[place].failed
+    sent_back = replace(rollout, members={place: Member(place=place, wave=0, ordered_at_ms=NOW, action="back")})
+    assert hear(sent_back, place, says("rolled_back", 5, serving=NEW)) is sent_back, "it is not back, it runs it"
+
+
+def forgotten(run: Run, places: list[Place]) -> None:
+    """What `hub forget` does to a rollout."""
+    members = {place: one for place, one in run.rollout.members.items() if place not in places}
+    run.rollout = replace(run.rollout, members=members)
+    for place in places:
+        del run.devices[place]
+
+
+def test_another_is_drawn_for_a_canary_that_was_forgotten() -> None:
+    run = Run(fleet(10))
+    run.step()
+    forgotten(run, run.wave(0))
+    run.step()
+    assert (run.rollout.wave, len(run.wave(0))) == (0, 1), "the release is not sent to more before one has tried it"
+    assert list(faults(run.rollout)) == []
+    forgotten(run, list(run.devices))
+    run.step()
+    run.rollout = resume(halt(run.rollout, reason="by hand"))
+    run.step()
+    assert run.rollout.wave == 0, "nobody accepts that no device tried it"
+
+
+def test_a_wave_of_which_devices_were_forgotten_goes_on_with_the_others() -> None:
+    run = Run(fleet(10))
+    run.up_to(3)
+    run.confirm(3)
+    forgotten(run, run.wave(3)[:6])
+    run.until(lambda: run.rollout.state == "complete")
+
+
+def test_a_person_accepts_a_last_wave_that_was_forgotten() -> None:
+    run = Run(fleet(2))
+    run.up_to(3)
+    forgotten(run, run.wave(3))
+    run.step(30)
+    assert run.rollout.state == "running"
+    run.rollout = resume(halt(run.rollout, reason="by hand"))
+    run.until(lambda: run.rollout.state == "complete")
 
 
 def test_a_device_that_was_set_up_anew_is_heard_again() -> None:
@@ -501,6 +563,95 @@ def test_a_roll_back_sends_every_device_back() -> None:
     assert len(run.orders()) == 40
 
 
+def keeping(baseline: Baseline | None) -> tuple[Run, Place]:
+    """Roll back a complete rollout of which one device says that it cannot go back."""
+    run = Run(fleet(10))
+    run.rollout = replace(run.rollout, baseline=baseline)
+    run.up_to(3)
+    run.rollout = roll_back(run.rollout, now_ms=run.now_ms)
+    stuck, *others = run.orders()
+    for place in others:
+        run.say(place, "rolled_back")
+    run.say(stuck, "confirmed", "nothing signed allows the way back")
+    return run, stuck
+
+
+BASELINE = Baseline(release="street-11b", number=11, target="street/000011.tar")
+
+
+def test_a_device_that_cannot_go_back_installs_the_baseline() -> None:
+    run, stuck = keeping(BASELINE)
+    was = run.rollout.members
+    run.step()
+    assert not run.rollout.members[stuck].instead, "it may have said so before it heard the order"
+    run.step(3)
+    member = run.rollout.members[stuck]
+    order_ = assignment(run.rollout, member)
+    assert (order_.action, order_.number, order_.release, order_.target) == (
+        "install",
+        11,
+        "street-11b",
+        BASELINE.target,
+    )
+    assert order_.at_ms > was[stuck].ordered_at_ms
+    assert {place: one for place, one in run.rollout.members.items() if place != stuck} == {
+        place: one for place, one in was.items() if place != stuck
+    }, "nobody else hears of it"
+    run.say(stuck, "rolled_back", "the hub sent it back")  # of the order before
+    assert run.rollout.members[stuck] == member
+    for phase, at in (("shadow", "going_back"), ("confirmed", "back")):
+        run.sequence += 1
+        report = says(
+            phase, run.sequence, release="street-11b", number=11, serving=OLD if phase == "shadow" else "street-11b"
+        )
+        run.rollout = hear(run.rollout, stuck, report)
+        assert standing(run.rollout, run.rollout.members[stuck]) == at
+    assert list(faults(run.rollout)) == []
+    settled = run.rollout
+    run.step(10)
+    assert run.rollout == settled, "nothing is left to do"
+
+
+def test_without_a_baseline_it_stays_and_is_counted() -> None:
+    run, stuck = keeping(None)
+    assert standing(run.rollout, run.rollout.members[stuck]) == "going_back"
+    run.go(stuck, online=False)
+    run.step(10)
+    assert standing(run.rollout, run.rollout.members[stuck]) == "going_back", "it was not heard for so long"
+    run.go(stuck, online=True)
+    run.step(3)
+    assert assignment(run.rollout, run.rollout.members[stuck]).action == "back"
+    assert standing(run.rollout, run.rollout.members[stuck]) == "stays"
+    assert sum(count_wave(run.rollout, wave).stays for wave in range(4)) == 1
+
+
+def test_a_baseline_that_does_not_hold_is_said() -> None:
+    run, stuck = keeping(BASELINE)
+    run.step(4)
+    run.sequence += 1
+    failed = says("rolled_back", run.sequence, release="street-11b", number=11, serving=NEW, reason="too slow")
+    run.rollout = hear(run.rollout, stuck, failed)
+    member = run.rollout.members[stuck]
+    assert (standing(run.rollout, member), member.reason) == ("stays", "too slow")
+
+
+@pytest.mark.parametrize("state", ["stopped", "complete", "running"])
+def test_an_older_copy_takes_the_order_of_a_baseline_over(state: str) -> None:
+    place = Place("lab", "cam0")
+    newer = order("install", at_ms=NOW + 9)
+    before = replace(
+        begun(), baseline=BASELINE, state=state, members={place: Member(place=place, wave=0, ordered_at_ms=NOW)}
+    )
+    before = replace(before, wave=0, sizes=(1,))
+    known = msgspec.structs.replace(newer, number=11, release="street-11b", target=BASELINE.target)
+    after = adopt(before, place, known)
+    assert assignment(after, after.members[place]).number == 11
+    assert after.state == ("rolled_back" if state == "complete" else "stopped")
+    odd = adopt(before, place, msgspec.structs.replace(newer, number=7, release="street-7"))
+    assert odd.members[place].action == "back", "what is none of this rollout's is not installed"
+    assert [*faults(after), *faults(odd)] == []
+
+
 @pytest.mark.parametrize(
     ("state", "act", "said"),
     [
@@ -562,9 +713,14 @@ def test_a_newer_order_is_taken_over(state: str, action: str, becomes: str, know
 class AnyRollout(RuleBasedStateMachine):
     """Devices that tell the truth, are late, lie and vanish; and people."""
 
-    @initialize(n=st.integers(1, 40), permille=st.sampled_from([(50, 250, 1000), (1000,), (500, 1000)]))
-    def begin(self, n: int, permille: tuple[int, ...]) -> None:
+    @initialize(
+        n=st.integers(1, 40),
+        permille=st.sampled_from([(50, 250, 1000), (1000,), (500, 1000)]),
+        baseline=st.sampled_from([None, BASELINE]),
+    )
+    def begin(self, n: int, permille: tuple[int, ...], baseline: Baseline | None) -> None:
         self.run_ = Run(fleet(n), replace(PLAN, waves_permille=permille, bake_s=120, timeout_s=1800))
+        self.run_.rollout = replace(self.run_.rollout, baseline=baseline)
         self.n = n
         self.reports: list[tuple[Place, RolloutReport]] = []
         self.confirmed_at_wave: dict[int, float] = {}
@@ -584,10 +740,13 @@ class AnyRollout(RuleBasedStateMachine):
             self.run_.step()
             self.look(before, self.run_.rollout)
 
-    @rule(number=st.integers(0, 59), phase=st.sampled_from(PHASES))
-    def tell(self, number: int, phase: Phase) -> None:
+    @rule(number=st.integers(0, 59), phase=st.sampled_from(PHASES), of_baseline=st.booleans())
+    def tell(self, number: int, phase: Phase, of_baseline: bool) -> None:
         self.run_.sequence += 1
         report = says(phase, self.run_.sequence)
+        if of_baseline:
+            serving = BASELINE.release if phase == "confirmed" else NEW
+            report = says(phase, self.run_.sequence, release=BASELINE.release, number=11, serving=serving)
         self.reports.append((self.place(number), report))
         self.hear(self.place(number), report)
 

@@ -13,7 +13,9 @@ from edge.contract.release import SignedRelease
 from edge.contract.rollout import Assignment, Phase, RolloutReport
 from edge.contract.status import State, decode, encode
 from edge.contract.topics import Kind, topic
-from hub.check import check_lines
+from edge.slot_state import Slots
+from edge.slot_work import accept, advance, assign, begin_trial, confirm, hold, report_of
+from hub.check import check_lines, status_lines
 from hub.rollout_state import OLDER_COPY, Place, Rollout, RolloutPlan
 from hub.rollouts import (
     RolloutPost,
@@ -219,7 +221,7 @@ def test_a_restart_goes_on_where_it_was(world: World) -> None:
     world.holds()
 
 
-def test_a_failed_wave_is_sent_back_within_a_step(world: World) -> None:
+def test_when_a_wave_fails_all_are_sent_back_within_a_step(world: World) -> None:
     begin(world)
     world.up_to(2)
     wave = [one.place for one in world.rollout.members.values() if one.wave == 2]
@@ -227,8 +229,10 @@ def test_a_failed_wave_is_sent_back_within_a_step(world: World) -> None:
         world.say(place, "rolled_back", "blind")
     world.line.take()
     world.step()
-    assert set(world.line.take()) == set(wave)
-    assert {place for place, order in world.line.retained.items() if order.action == "back"} == set(wave)
+    ordered = set(world.rollout.members)
+    assert set(wave) < ordered
+    assert set(world.line.take()) == ordered
+    assert {place for place, order in world.line.retained.items() if order.action == "back"} == ordered
     world.holds()
 
 
@@ -305,6 +309,22 @@ def test_one_rollout_a_line_and_a_device_of_another_line_is_left_alone(world: Wo
     world.holds()
 
 
+def test_the_hub_s_status_names_what_runs_and_what_is_halted_in_one_line(world: World) -> None:
+    def told() -> list[str]:
+        return [one for one in status_lines(world.store.status(now_ms=NOW)) if one.startswith("rollouts")]
+
+    assert told() == []
+    begin(world)
+    begin(world, 3, model="gate")
+    halt_rollout(world.store, "street")
+    assert told() == ["rollouts   street/12 halted, gate/3 running"]
+    roll_back_rollout(world.store, "street", now_ms=NOW)
+    assert told() == ["rollouts   gate/3 running"]
+    for number in range(20):
+        begin(world, 999_999, model=f"a-line-with-a-name-{number}")
+    assert [len(line) for line in told()] == [80]
+
+
 def test_halt_resume_and_roll_back(world: World) -> None:
     begin(world)
     world.up_to(1)
@@ -344,6 +364,65 @@ def test_a_plan_that_cannot_work_is_refused(world: World, plan: RolloutPlan, sai
 
 
 # A hub replaced by an older backup.
+
+
+def test_a_device_that_came_late_gets_the_baseline_instead(world: World) -> None:
+    """The device's side is the real one: installed with the factory's model, it took 13 at once, and never held 12."""
+    start_rollout(world.store, signed(13), PLAN, now_ms=world.now_ms, baseline=signed(12))
+    world.step()
+    ((place, order),) = world.line.retained.items()
+    slots = install(Slots(model="street"), order, signed(13))
+    sent = report_of(slots, boot_id="b", serving=order.release, at_ms=NOW)
+    world.hear(Kind.REPORT, encode(sent), place.device)
+    roll_back_rollout(world.store, "", now_ms=world.now_ms)
+    world.step()
+    slots = assign(slots, world.line.retained[place], now_ms=NOW)
+    assert slots.work is not None
+    assert (slots.active, slots.work.phase) == (13, "confirmed"), "law 6 of the house"
+    world.hear(Kind.REPORT, encode(report_of(slots, boot_id="b", serving=order.release, at_ms=NOW)), place.device)
+    for _ in range(40):
+        world.step(10)
+    instead = world.line.retained[place]
+    assert (instead.action, instead.number, instead.rollout) == ("install", 12, order.rollout)
+    assert rollout_status(world.store, world.rollout).waves[0].count.going_back == 1
+    world.holds()
+    slots = install(slots, instead, signed(12))
+    assert (slots.active, slots.highest) == (12, 13)
+    world.hear(Kind.REPORT, encode(report_of(slots, boot_id="b", serving=instead.release, at_ms=NOW)), place.device)
+    assert rollout_status(world.store, world.rollout).waves[0].count.back == 1
+    world.line.take()
+    world.restart()
+    world.step(20)
+    assert world.line.retained == {place: instead}
+    world.holds()
+
+
+def install(slots: Slots, order: Assignment, of: SignedRelease) -> Slots:
+    """Take an order to its end, as a device does that finds nothing wrong."""
+    slots = accept(assign(slots, order, now_ms=NOW), of, now_ms=NOW)
+    slots = hold(advance(slots, "verified", now_ms=NOW), now_ms=NOW)
+    for phase in ("golden", "shadow"):
+        slots = advance(slots, phase, now_ms=NOW)
+    return confirm(begin_trial(slots, now_ms=NOW), now_ms=NOW)
+
+
+def test_an_older_backup_leaves_a_baseline_in_its_place(world: World, tmp_path: Path) -> None:
+    start_rollout(world.store, signed(13), PLAN, now_ms=world.now_ms, baseline=signed(12))
+    world.step()
+    world.confirm_all()
+    backup(world, tmp_path / "backup.db")
+    roll_back_rollout(world.store, "", now_ms=world.now_ms)
+    world.step()
+    ((place, order),) = world.line.retained.items()
+    world.hear(Kind.REPORT, encode(report(order, "confirmed", 9, serving=order.release)), place.device)
+    for _ in range(40):
+        world.step(10)
+    retained = dict(world.line.retained)
+    assert retained[place].number == 12
+    restore(world, tmp_path / "backup.db")
+    hear_the_broker(world)
+    assert (world.rollout.state, world.line.retained) == ("stopped", retained)
+    world.holds()
 
 
 def backup(world: World, where: Path) -> None:

@@ -239,7 +239,7 @@ def test_a_rollout_is_rehearsed_through_broker_hub_and_repository(broker, tmp_pa
         stdout=subprocess.PIPE,
         text=True,
     )
-    plan = RolloutPlan(bake_s=0, trial=TrialPlan(shadow_frames=100, trial_frames=100))
+    plan = RolloutPlan(bake_s=0, trial=TrialPlan(shadow_frames=100, trial_frames=100), canary_times=1)
     with Hub(tmp_path, broker.port) as hub, Store.open(hub.database, create=False) as store:
         wait_until(lambda: sum(states(hub).values()) == 8, what="all are online")
         for number, end in ((1, "complete"), (2, "stopped")):

@@ -118,7 +118,18 @@ def test_a_good_release_reaches_both_devices_and_a_blind_one_stops_at_the_first(
         wait_until(
             lambda: models(hub) == {"gate": "starter-1", "door": "starter-1"}, deadline_s=120, what="both are known"
         )
-        plan = ("--bake", 0, "--shadow-frames", 25, "--trial-frames", 25, "--repository", repository.folder)
+        plan = (
+            "--bake",
+            0,
+            "--shadow-frames",
+            25,
+            "--trial-frames",
+            25,
+            "--canary-times",
+            1,
+            "--repository",
+            repository.folder,
+        )
 
         begun = rollout(hub, "start", "starter/1", "--label", "outdoor", "--canary", "yard/door", *plan)
         assert begun.returncode == 0, begun.stderr

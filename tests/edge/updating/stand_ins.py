@@ -160,10 +160,13 @@ class StandInPublisher:
 
     def __init__(self) -> None:
         self.reports: list[RolloutReport] = []
+        self.cleared = False
         self.models: list[str] = []
 
     def offer_report(self, payload: bytes) -> None:
-        self.reports.append(decode(payload, RolloutReport))
+        self.cleared = not payload
+        if payload:
+            self.reports.append(decode(payload, RolloutReport))
 
     def serve_as(self, model: str) -> None:
         self.models.append(model)
@@ -256,8 +259,8 @@ def standing_in(patch: pytest.MonkeyPatch, repository: Repository) -> Iterator[J
     patch.setattr(updater, "Fetcher", StandInFetcher)
     patch.setattr(StandInJudge, "script", script)
     patch.setattr(proving, "Judge", StandInJudge)
-    patch.setattr(updater, "tune_on_arrival", lambda *_: PASS)
-    patch.setattr(updater, "hold_golden", lambda *_: script.golden)
+    patch.setattr(updater, "tune_on_arrival", lambda *_, **__: PASS)
+    patch.setattr(updater, "hold_golden", lambda *_, **__: script.golden)
     patch.setattr(updater, "open_slot", lambda _config, folder: SimpleNamespace(folder=folder, input_size=(192, 96)))
     patch.setattr(updater, "warm", lambda *_: None)
 

@@ -284,14 +284,14 @@ def test_every_write_may_be_the_last_one(tmp_path: Path, judges: Judges) -> None
         device = Device(config)
         store, write, left = device.store, device.store.write, [n]
 
-        def dying(slots, store=store, write=write, left=left, when=when) -> None:
+        def dying(slots, *, store=store, write=write, left=left, when=when, **more) -> None:
             if slots != store.slots:
                 left[0] -= 1
                 if left[0] < 0:
                     if when == "after":
-                        write(slots)
+                        write(slots, **more)
                     raise KeyboardInterrupt
-            write(slots)
+            write(slots, **more)
 
         store.write = dying
         device.order(order_of(1))

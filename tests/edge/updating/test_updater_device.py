@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -160,3 +161,49 @@ def test_killed_at_every_phase_it_goes_on_and_a_blind_one_is_left(config: EdgeCo
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
     assert state(config).starts == 0, "it ended in order"
+
+
+def parents_now() -> dict[int, int]:
+    """Return process -> parent of all that run; one that ended and was not waited for runs no more."""
+    found = {}
+    for one in Path("/proc").iterdir():
+        if one.name.isdecimal():
+            with suppress(OSError):
+                state, parent = (one / "stat").read_text().rpartition(")")[2].split()[:2]
+                if state != "Z":
+                    found[int(one.name)] = int(parent)
+    return found
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the processes below a process, those of their own sessions, too."""
+    found, parents, running = [], {pid}, parents_now()
+    while parents:
+        parents = {child for child, parent in running.items() if parent in parents}
+        found += parents
+    return found
+
+
+def test_it_ends_within_seconds_in_the_middle_of_each_phase(config: EdgeConfig, hub: HubStandIn, start) -> None:
+    """Measuring on arrival may take minutes: it is broken off, with all its processes, and begun anew."""
+    settings = config.data_dir.parent / "edge.toml"
+    settings.write_text(settings.read_text().replace('runtime = "onnxruntime"', "").replace("threads = 1", ""))
+    hub.assign(order_of(1))
+    for phase in ("golden", "golden", "shadow", "trial"):
+        process = start()
+        wait_until(
+            lambda phase=phase: (now := state(config)) and now.work and now.work.phase == phase,
+            deadline_s=LONG_S,
+            what=phase,
+        )
+        wait_until(lambda pid=process.pid: len(children_of(pid)) > 1, deadline_s=60.0, what="a camera and a judge")
+        below = children_of(process.pid)
+        begun_s = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        print(f"{phase}: ended after {time.monotonic() - begun_s:.1f} s, with {len(below)} processes below it")
+        assert time.monotonic() - begun_s < 15.0
+        wait_until(lambda below=below: not parents_now().keys() & set(below), what="none is left")
+        assert (state(config).work.phase, state(config).starts) == (phase, 0), "where it was, and no bad start"
+    start()
+    wait_until(lambda: hub.reports and hub.reports[-1].phase == "confirmed", deadline_s=LONG_S, what="it goes on")

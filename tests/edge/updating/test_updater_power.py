@@ -35,14 +35,14 @@ def cut_at(device: Device, disk: Disk, n: int, *, when: str) -> Slots:  # noqa: 
     store, write, left = device.store, device.store.write, [n]
     said = [store.slots]
 
-    def dying(slots: Slots) -> None:
+    def dying(slots: Slots, **more: bool) -> None:
         if slots == store.slots:
             return
         left[0] -= 1
         if left[0] < 0 and when == "before":
             disk.cut_power()
             raise PowerCutError
-        write(slots)
+        write(slots, **more)
         said.append(slots)
         if left[0] < 0:
             disk.cut_power()
