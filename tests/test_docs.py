@@ -94,8 +94,9 @@ def test_the_readme_names_commands_and_options_that_exist() -> None:
 
 
 def test_the_readme_toml_is_valid(tmp_path: Path) -> None:
-    device, server = re.findall(r"^```toml\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    device, server, updates = re.findall(r"^```toml\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     assert edge.config.parse_config(device, folder=tmp_path).camera
+    assert edge.config.parse_config(f"{device}\n{updates}", folder=tmp_path).updates
     assert hub.config.parse_config(server, folder=tmp_path).database == tmp_path / "weakspot.db"
 
 
