@@ -371,7 +371,7 @@ def test_nobody_writes_what_is_not_his(fleet: Path, fleet_broker: FleetBroker) -
             discovery_topic("homeassistant", site="plant7", device="cam2"),
             site_policy_topic("plant7"),
             site_policy_topic("plant8"),
-            "weakspot/1/plant7/cam1/report",
+            "weakspot/1/plant7/cam1/elsewhere",
             "weakspot/1/plant7:cam1/event",
             "elsewhere",
         ]

@@ -153,9 +153,9 @@ def test_keys_that_are_elsewhere_are_said(tried, tmp_path):
     assert (status, out.count("not here")) == (0, 4)
     assert tried("keys", "list", "-k", "keys", "-k", "stick")[1].count("not here") == 0
     assert tried("repository", "refresh")[0] == 0
-    small_model(tmp_path / "model", content="2")
+    small_model(tmp_path / "model", release="yard-2", content="2")
     status, _, err = tried("release", "create", "model", "--ungated", "x")
-    assert (status, "to sign targets, the key" in err) == (2, True)
+    assert (status, "to sign targets, the key" in err) == (2, True), err
     status, out, _ = tried("release", "create", "model", "--ungated", "x", "-k", "stick")
     assert (status, "not published: copy repository" in out) == (0, True)
     assert "* signed, not published yet" in tried("release", "list")[1]

@@ -2,13 +2,13 @@
 
 import numpy as np
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from tests.hub.train.made_onnx import ints, one, weights
 
 torch.set_num_threads(1)
-laws = settings(max_examples=25, deadline=None)
+laws = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 
 
 @laws
