@@ -1,5 +1,6 @@
 """The memory of what was reported, on a real disk: whole, of one model, never in the way of a start."""
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -128,7 +129,8 @@ def test_a_folder_that_cannot_be_written_is_asked_again_later(tmp_path: Path) ->
 def test_a_start_tells_of_a_broken_file_and_goes_on(tmp_path: Path, caplog) -> None:
     (tmp_path / "memory.json").write_bytes(b"broken")
     places = KnownPlaces(quiet_s=3600.0)
-    memory = open_memory(tmp_path, model="street-1", cameras={"front": {"still": places}})
+    with caplog.at_level(logging.WARNING, logger="edge.memory"):
+        memory = open_memory(tmp_path, model="street-1", cameras={"front": {"still": places}})
     assert "memory.json cannot be used" in caplog.text
     places.remember(BOX, 2, now_ms=NOW_MS)
     memory.save()
