@@ -14,7 +14,7 @@ This module checks shapes once and opens nothing.
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Final
@@ -79,6 +79,12 @@ def require_label(label: str) -> None:
         raise UnusableError(msg)
 
 
+def is_drawable(xyxy: Sequence[float]) -> bool:
+    """Whether a box, as it would be written, has the least size that an annotation may have."""
+    x1, y1, x2, y2 = (round(float(side), 2) for side in xyxy)
+    return round(x2 - x1, 2) >= MIN_SIDE_PX and round(y2 - y1, 2) >= MIN_SIDE_PX
+
+
 @dataclass(frozen=True, slots=True)
 class Annotation:
     """One box in one image. Raises `UnusableError` where law 1 or the size of law 2 cannot be kept.
@@ -104,9 +110,9 @@ class Annotation:
             raise UnusableError(msg)
         x1, y1, x2, y2 = (round(value, 2) + 0.0 for value in self.xyxy)  # + 0.0: no negative zero
         object.__setattr__(self, "xyxy", (x1, y1, x2, y2))
-        width, height = round(x2 - x1, 2), round(y2 - y1, 2)
-        if width < MIN_SIDE_PX or height < MIN_SIDE_PX:
-            msg = f"{self} is {width:g} x {height:g} px, the least is {MIN_SIDE_PX:g} x {MIN_SIDE_PX:g}"
+        if not is_drawable(self.xyxy):
+            size = f"{round(x2 - x1, 2):g} x {round(y2 - y1, 2):g} px"
+            msg = f"{self} is {size}, the least is {MIN_SIDE_PX:g} x {MIN_SIDE_PX:g}"
             raise UnusableError(msg)
         if self.score is not None:
             if not (math.isfinite(self.score) and 0.0 <= self.score <= 1.0):

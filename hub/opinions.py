@@ -31,7 +31,7 @@ from edge.detector.detections import Detections
 from edge.detector.detector import Detector, open_detector
 from edge.detector.pictures import decode_jpeg
 from edge.detector.tiling import detect_tiled
-from hub.annotation import MIN_SIDE_PX, Annotation
+from hub.annotation import Annotation, is_drawable
 from hub.store import Store
 
 LEAST_SCORE: Final = 0.05
@@ -109,8 +109,7 @@ def opinions(
 
 
 def _annotations(seen: Detections, labels: tuple[str, ...]) -> tuple[Annotation, ...]:
-    large = (np.round(seen.xyxy[:, 2:], 2) - np.round(seen.xyxy[:, :2], 2)).min(axis=1, initial=np.inf) >= MIN_SIDE_PX
-    kept = seen.take(np.flatnonzero(large))
+    kept = seen.take(np.array([at for at, xyxy in enumerate(seen.xyxy.tolist()) if is_drawable(xyxy)], np.intp))
     return tuple(
         Annotation(tuple(map(float, xyxy)), labels[class_id], float(score), MODEL)  # type: ignore[arg-type]
         for xyxy, score, class_id in zip(kept.xyxy, kept.score, kept.class_id, strict=True)

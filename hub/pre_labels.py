@@ -18,7 +18,7 @@ import numpy as np
 
 from edge.contract.samples import WitnessKind
 from edge.detector.detections import Floats, box_iou
-from hub.annotation import MIN_SIDE_PX, Annotation, Xyxy, is_label, row_order
+from hub.annotation import Annotation, Xyxy, is_drawable, is_label, row_order
 from hub.batch_view import Member, is_proposed
 from hub.contact_sheet import DETECTOR
 
@@ -44,7 +44,7 @@ def pre_labels(member: Member, *, labels: Sequence[str], dropped: Counter[str]) 
             dropped["label that cannot be written"] += 1
         elif label not in labels:
             dropped["label not asked for"] += 1
-        elif min(round(xyxy[2], 2) - round(xyxy[0], 2), round(xyxy[3], 2) - round(xyxy[1], 2)) < MIN_SIDE_PX:
+        elif not is_drawable(xyxy):
             dropped["under 3 x 3 px"] += 1
         elif same and box_iou(_array([xyxy]), _array(same)).max() >= DOUBLE_IOU:
             dropped["near-identical to another"] += 1

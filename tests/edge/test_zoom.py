@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from edge.detector.detections import Detections
@@ -113,6 +113,7 @@ def test_whether_a_place_can_be_enlarged_is_told_before(data):
     assert [tile is not None for tile in among_four] == [fits_quarter(xyxy, size, input_size)] * 4
 
 
+@settings(suppress_health_check=[HealthCheck.filter_too_much])
 @given(st.data())
 def test_two_that_fit_a_quarter_each_are_both_looked_at(data):
     size, input_size = data.draw(sizes), data.draw(inputs)

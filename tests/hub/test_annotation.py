@@ -1,11 +1,12 @@
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.contract.errors import UnusableError
-from hub.annotation import AnnotatedImage, Annotation, AnnotationSet, named, row_order
+from hub.annotation import AnnotatedImage, Annotation, AnnotationSet, is_drawable, named, row_order
 
 coordinates = st.integers(0, 60)
 
@@ -118,3 +119,21 @@ def test_row_order_keeps_every_box_and_does_not_depend_on_the_input(listed, chan
     chance.shuffle(shuffled)
     assert row_order(shuffled) == ordered
     assert row_order(ordered) == ordered
+
+
+@pytest.mark.parametrize(
+    ("xyxy", "drawable"),
+    [
+        ((10.0, 10.0, 13.0, 13.0), True),
+        ((10.0, 10.0, 12.99, 20.0), False),
+        ((0.1, 0.1, 3.1, 3.1), True),  # 3.1 - 0.1 is a hair under 3 before it is rounded
+        (np.array([764.59503, 44.03, 767.5949, 54.78], np.float32).tolist(), False),  # rounded in float32 it was 3 wide
+    ],
+)
+def test_what_is_drawable_is_what_an_annotation_takes(xyxy, drawable):
+    assert is_drawable(xyxy) is drawable
+    if drawable:
+        Annotation(tuple(xyxy), "car")
+    else:
+        with pytest.raises(UnusableError, match="the least is"):
+            Annotation(tuple(xyxy), "car")

@@ -46,8 +46,12 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def known(demo: Path) -> Mapping[str, tuple[Annotation, ...]]:
     """The people on each image of the batch, by the image's name."""
+    return known_of(demo, 1)
+
+
+def known_of(demo: Path, batch: int) -> Mapping[str, tuple[Annotation, ...]]:
     with Store.open(demo / "hub.db", create=False) as store:
-        view = batch_view(store, 1)
+        view = batch_view(store, batch)
         frames = {
             name: store.finding(member.event_id).finding().sequence
             for name, member in zip(image_names(view), view.members, strict=True)
@@ -135,6 +139,10 @@ def test_a_batch_becomes_a_candidate_that_the_gate_refuses(demo: Path, known, tm
     shutil.copytree(demo, hub)
     back, _ = returned(hub / "batch-1" / "annotations.xml", known.__getitem__, seed=1, wrong=0)
     run(f"hub labels import {back} --batch 1 --annotator ann", hub)
+    run("hub batch new --random --size 10", hub)  # of batch 1 it is chance whether anything is for the test
+    run("hub batch export 2 --format cvat --out batch-2", hub)
+    drawn, _ = returned(hub / "batch-2" / "annotations.xml", known_of(hub, 2).__getitem__, seed=2, wrong=0)
+    run(f"hub labels import {drawn} --batch 2 --annotator ann", hub)
     with Store.open(hub / "hub.db", create=False) as store:
         spot = store.batch(1).weak_spot_id
     order = f"hub train --weakspot {spot} --input {SMALL} --steps 2 --batch 4 --out candidate --json"
