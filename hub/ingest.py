@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from edge.contract.errors import UntrustedError, UnusableError, WeakspotError
 from edge.contract.rollout import Assignment, RolloutReport
@@ -41,6 +41,8 @@ from hub.arrivals import (
 )
 from hub.config import IngestConfig
 from hub.images import require_jpeg
+
+_Told = TypeVar("_Told", Heartbeat, State, RolloutReport, Assignment)
 
 _PREFIX_BYTES: Final = 8  # magic and header length, see edge.contract.samples
 MAX_STATUS_BYTES: Final = 65536
@@ -109,37 +111,27 @@ def _frame(payload: bytes, _site: str, _device: str) -> FrameContent:
 
 
 def _heartbeat(payload: bytes, _site: str, _device: str) -> HeartbeatContent:
-    _require_small(payload)
-    heartbeat = decode(payload, Heartbeat)
-    _require_time(heartbeat.at_ms)
-    return HeartbeatContent(heartbeat)
+    return HeartbeatContent(_small(payload, Heartbeat))
 
 
 def _state(payload: bytes, _site: str, _device: str) -> StateContent | ClearedContent:
-    if not payload:
-        return ClearedContent()
-    _require_small(payload)
-    state = decode(payload, State)
-    _require_time(state.at_ms)
-    return StateContent(state)
+    return StateContent(_small(payload, State)) if payload else ClearedContent()
 
 
 def _report(payload: bytes, _site: str, _device: str) -> ReportContent | ClearedContent:
-    if not payload:
-        return ClearedContent()
-    _require_small(payload)
-    report = decode(payload, RolloutReport)
-    _require_time(report.at_ms)
-    return ReportContent(report)
+    return ReportContent(_small(payload, RolloutReport)) if payload else ClearedContent()
 
 
 def _order(payload: bytes, _site: str, _device: str) -> OrderContent | ClearedContent:
-    if not payload:
-        return ClearedContent()
+    return OrderContent(_small(payload, Assignment)) if payload else ClearedContent()
+
+
+def _small(payload: bytes, kind: type[_Told]) -> _Told:
+    """Return a message without a body: of bounded size, and of a time that can be stored."""
     _require_small(payload)
-    order = decode(payload, Assignment)
-    _require_time(order.at_ms)
-    return OrderContent(order)
+    told = decode(payload, kind)
+    _require_time(told.at_ms)
+    return told
 
 
 def _require_small(payload: bytes) -> None:

@@ -21,7 +21,6 @@ from hub.quantization.layers import Grid, Model, float_weights, grids
 from hub.train.graph import Seen, TorchGraph
 from hub.train.lesson import HeadLoss, Lesson
 
-STEPS: Final = 60
 BATCH: Final = 8
 RATE: Final = 2e-5
 _COLOURS: Final = 3
@@ -37,7 +36,7 @@ def fine_tuned(
     tensors: Sequence[NDArray[np.float32]],
     head: HeadLoss,
     classes: int,
-    steps: int = STEPS,
+    steps: int,
     on_step: Callable[[int, int], None] = lambda _done, _steps: None,
 ) -> dict[str, NDArray[np.float32]]:
     """Return weights by their names in the original file, for `layers.with_weights`.
