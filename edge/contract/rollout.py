@@ -34,6 +34,8 @@ ENDED: Final[frozenset[Phase]] = frozenset({"confirmed", "rolled_back"})
 
 
 MOST_FRAMES: Final = 1_000_000
+BAKE_REPORTS: Final = 12
+"""A hub judges all devices together while they bake: so often it hears from each."""
 
 
 class TrialPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,11 +44,15 @@ class TrialPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     Attributes:
         shadow_frames: judged while the old model serves.
         trial_frames: judged while the new one serves.
-        within_s: from the first judged frame of a phase; a phase that has too few by then ends as `insufficient`.
+        bake_s: the trial lasts at least so long from its first judged frame, however many frames that are; both models
+            go on looking, and the figures are told about every `bake_s / BAKE_REPORTS`.
+        within_s: from the first judged frame of a phase, and after `bake_s` in the trial; a phase that has too few by
+            then ends as `insufficient`.
     """
 
     shadow_frames: Annotated[int, msgspec.Meta(ge=1, le=MOST_FRAMES)] = 200
     trial_frames: Annotated[int, msgspec.Meta(ge=1, le=MOST_FRAMES)] = 300
+    bake_s: Annotated[int, msgspec.Meta(ge=0, le=30 * 86400)] = 3600
     within_s: Annotated[int, msgspec.Meta(ge=1, le=30 * 86400)] = 86400
 
 

@@ -246,7 +246,7 @@ def order_of(number: int, *, release: str = "", rollout: str = "r1", action: str
         release=release or f"starter-{number + 1}",
         number=number,
         target=f"starter/{number:06d}.tar",
-        plan=TrialPlan(**({"shadow_frames": 20, "trial_frames": 20} | plan)),
+        plan=TrialPlan(**({"shadow_frames": 20, "trial_frames": 20, "bake_s": 0} | plan)),
         at_ms=1,
     )
 

@@ -104,7 +104,7 @@ def order_of(number: int, *, rollout: str = "r1") -> Assignment:
         release=f"starter-{number + 1}",
         number=number,
         target=f"starter/{number:06d}.tar",
-        plan=TrialPlan(shadow_frames=25, trial_frames=25),
+        plan=TrialPlan(shadow_frames=25, trial_frames=25, bake_s=0),
         at_ms=1,
     )
 
