@@ -4,11 +4,16 @@ import math
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from hub.datasets.version import Member, make_version, write_version
+from edge.contract.errors import UnusableError
+from edge.detector.detections import Detections
+from edge.detector.detector import Inference, Timings
+from hub.datasets.version import Member, MemberBox, make_version, write_version
 from hub.train.candidate import candidate_card, card_of, open_parent, write_model
 from hub.train.graph import TorchGraph
-from hub.train.interpolation import Interpolation, best_share, even, mixed
+from hub.train.interpolation import Interpolation, best_share, even, look_in_views, mixed, views
 from hub.train.recipe import Recipe
 from tests.hub.train.street_versions import jpegs, people, street_version
 
@@ -58,6 +63,39 @@ def test_the_ends_of_the_line_are_the_two_models():
     assert mixed(old, new, 0)["w"].tolist() == [1, 2]
     assert mixed(old, new, 1)["w"].tolist() == [3, -2]
     assert mixed(old, new, 0.5)["w"].tolist() == [2, 0]
+
+
+def outlined(boxes, *, width=90, height=60):
+    """A gray picture with a lit rectangle where each box is, and its member."""
+    image = np.full((height, width, 3), 50, np.uint8)
+    for x1, y1, x2, y2 in boxes:
+        image[y1:y2, x1:x2] = 200
+    marks = tuple(MemberBox(xyxy=tuple(map(float, box)), label="person", origin="self") for box in boxes)
+    return Member(name="made", sha256="0" * 64, width=width, height=height, split="val", boxes=marks), image
+
+
+sides = st.tuples(st.integers(0, 40), st.integers(0, 25), st.integers(41, 90), st.integers(26, 60))
+
+
+@given(sides)
+def test_what_is_true_goes_with_the_picture_into_each_view(box):
+    member, image = outlined([box])
+    for shown, view in views(member, image, pad_value=114):
+        assert view.shape == (shown.height, shown.width, 3)
+        lit = np.argwhere(view[..., 0] == 200)
+        y1, x1, y2, x2 = (*lit.min(axis=0), *(lit.max(axis=0) + 1))
+        assert shown.boxes[0].xyxy == (x1, y1, x2, y2)
+
+
+def test_four_views_each_another_picture():
+    member, image = outlined([(5, 5, 30, 40)])
+    shown = list(views(member, image, pad_value=114))
+    assert [(one.width, one.height) for one, _ in shown] == [(90, 60), (90, 60), (106, 71), (138, 92)]
+    assert (shown[1][1] == image[:, ::-1]).all()
+    for _, view in shown[2:]:
+        assert (view[:60, :90] == image).all()
+        assert (view[60:] == 114).all()
+        assert (view[:, 90:] == 114).all()
 
 
 def a_version(folder, *, labelled, replay):
@@ -116,6 +154,23 @@ def test_a_model_that_has_forgotten_all_is_released_at_the_least_share(tmp_path)
     assert chosen.validation["kept_1"] == chosen.validation["found_1"] == 0
     assert writer.times == 3
     assert set(chosen.state) == set(writer.graph.state())
+
+
+class Dazzled:
+    """A detector that gives NaN on every picture."""
+
+    card = card_of(open_parent(None)[0])
+    labels, input_size = card.labels, (192, 192)
+
+    def detect(self, image, *, score_threshold):
+        none = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+        return Inference(none, np.zeros(0, np.float32), Timings(0, 0, 0), finite=False)
+
+
+def test_what_gives_no_numbers_is_not_released(tmp_path):
+    version = a_version(tmp_path / "version", labelled=False, replay=True)
+    with pytest.raises(UnusableError, match=r"starter-.* gives NaN or infinity on the picture replay-150: nothing is"):
+        look_in_views(Dazzled(), tmp_path / "version", version.members)
 
 
 def test_without_validation_the_recipes_share_is_taken_unseen(tmp_path):
