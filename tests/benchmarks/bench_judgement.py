@@ -1,69 +1,166 @@
-"""How often a good release is refused, and how soon a bad one is caught.
+"""How often one device refuses a good release, and how soon a bad one is caught.
 
-On real recordings: the bundled clip, and others where they are. Each pair of models looks at the same frames, 5 a
-second, with the daemon's own pipelines, in one process; windows of 500 judged frames begin anew every 100 frames, and a
-recording that is shorter is repeated (its second turn is no new evidence, and says so). Good pairs: the starter model
-against itself in bf16 and in ONNX Runtime, and candidates that were really fine-tuned, where a folder of them is named
-in WEAKSPOT_CANDIDATES. Bad ones: the starter model, spoiled. Times are left out there: the machine does other work.
+By simulation (made_cameras.py): whole installs by the default plan: 200 frames in the shadow, 300 on trial, and the
+bake up to 3,600, at 5 frames a second and then, while it bakes, at one. The rule is asked after every 10 frames, by the
+early chance until a phase ends, as the daemon does. The new release has an opinion of its own about each object, which
+is more than two good models really differ: an upper bound of false alarms.
 
-By simulation: counts of objects that are counted once in ten seconds, from 500 frames of cameras that differ widely.
-What a good release adds is drawn anew for each object and model, which is more than two good models really differ: an
-upper bound of false alarms. A verdict is asked for after every 10 frames, as the daemon does.
+On real recordings: those beside the bundled clip where they are (the clip is the beginning of one of them). All models
+look at the same frames through the daemon's own pipelines; each frame is decoded and detected once a model. A window is
+500 judged frames and begins every 25: windows overlap, so they are worth no more than the recordings and seconds that
+are told. A recording that is shorter than a window goes on from its start. Good pairs: the starter against itself in
+bf16, on ONNX Runtime and in 8 bits, and against candidates that were really fine-tuned, where folders of them, or of
+the starter with its 8-bit variants, are named in WEAKSPOT_CANDIDATES. Bad ones: the starter, spoiled. Times are left
+out there: the machine does other work.
 """
 
 import collections
-import itertools
-import math
 import os
-import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import cv2
 import msgspec
+import numpy as np
 
 from edge.config import MiningConfig
 from edge.contract.errors import UnusableError
-from edge.contract.judgement import NOTHING, Figures, add, judge, side
-from edge.detector.detector import Detector, open_detector
-from edge.frame import Frame
+from edge.contract.judgement import NOTHING, Figures, add, judge
+from edge.contract.rollout import TrialPlan
+from edge.detector.detector import Detector, Inference, open_detector
+from edge.frame import Frame, Image
 from edge.updating.pairing import Pair
 from tests.benchmarks.bench_missed import DATA
+from tests.benchmarks.made_cameras import EVERY, Camera, Worse
 from tests.edge.detector.golden_models import CLIP
 from tests.edge.updating import broken_models as broken
 
+PLAN = TrialPlan()
+BAKED = 3600
+CAMERAS = 1500
+BAD_CAMERAS = 100
+KINDS = {
+    "good": Worse(),
+    "blind": Worse(logit=-20.0),
+    "detects everything": Worse(logit=3.0, clutter=4.0, suspects=4.0),
+    "1.5 x slower": Worse(slower=1.5),
+    "1.3 x slower": Worse(slower=1.3),
+    "half lost": Worse(logit=-1.5, misses=3.0),
+    "a quarter lost": Worse(logit=-0.7, misses=1.8),
+}
+
 ENOUGH = 500
-FIRST_LOOK = 200
-EVERY = 10
-FPS = 5.0
-MOST_FRAMES = 600
-CAMERAS = 4000
-BAD_CAMERAS = 400
+BETWEEN = 25
 SIZE = (192, 192)
+RATES = (10.0, 5.0)
+VIDEOS = ("vtest.avi", "car-detection.mp4", "one-by-one-person-detection.mp4")
+BAD = {
+    "blind": broken.times(0.0),
+    "NaN": broken.not_a_number,
+    "detects everything": broken.sees_everything,
+    "scores x .45": broken.times(0.45),
+    "scores x .7": broken.times(0.7),
+    "scores x .85": broken.times(0.85),
+}
 
 
-def frames_of(video: Path) -> Iterator[Frame]:
-    """Yield the recording at 5 frames a second, from the start again at its end."""
-    capture = cv2.VideoCapture(str(video))
-    step = max(1, round(capture.get(cv2.CAP_PROP_FPS) / FPS))
-    images = []
-    for index in itertools.count():
-        read, image = capture.read()
-        if not read:
-            break
-        if index % step == 0:
-            images.append(image)
-    for index in range(MOST_FRAMES):
-        now_s = index / FPS
-        yield Frame(images[index % len(images)], "camera", index, 1_700_000_000_000 + round(now_s * 1e3), now_s)
+def outcome_of(told: Sequence[Figures], *, enough: int) -> tuple[str, int]:
+    """Return why a phase fails, "" where it does not, and after how many frames; asked after each."""
+    for figures in told:
+        is_last = figures is told[-1]
+        verdict = judge(figures, enough=enough if is_last else figures.frames + 1)
+        if verdict.outcome == "fail":
+            return verdict.reason, figures.frames
+    return "", told[-1].frames
 
 
-def figures_of(video: Path, old: Detector, new: Detector) -> list[Figures]:
-    """Return what each frame adds."""
+def by_simulation() -> None:
+    fast, slow = np.full(PLAN.trial_frames // EVERY, EVERY / 5.0), np.full((BAKED - 300) // EVERY, float(EVERY))
+    shadow = np.full(PLAN.shadow_frames // EVERY, EVERY / 5.0)
+    print(f"Simulated installs: {PLAN.shadow_frames} frames in shadow, {PLAN.trial_frames} on trial, baked to {BAKED}")
+    print(
+        f"{'release':<20} {'cameras':>7} {'shadow':>7} {'500':>7} {'1000':>7} {'baked':>7} {'median frame':>12}"
+        "  reasons; refused by then"
+    )
+    for name, worse in KINDS.items():
+        count = CAMERAS if name == "good" else BAD_CAMERAS
+        at: list[int] = []
+        without = 0
+        reasons: collections.Counter[str] = collections.Counter()
+        for number in range(count):
+            camera = Camera(np.random.default_rng((7, number)), worse)
+            reason, frames = outcome_of(camera.look(shadow), enough=PLAN.shadow_frames)
+            if not reason:
+                told = camera.look(np.concatenate([fast, slow]))
+                without += bool(outcome_of(told[: len(fast)], enough=PLAN.trial_frames)[0])
+                reason, frames = outcome_of(told, enough=PLAN.trial_frames)
+                frames += PLAN.shadow_frames
+            if reason:
+                at.append(frames)
+                reasons[" ".join(reason.split(":")[0].split()[:3])] += 1
+        shares = [sum(one <= frames for one in at) / count for frames in (PLAN.shadow_frames, 500, 1000, 10**6)]
+        median = str(sorted(at)[len(at) // 2]) if at else "-"
+        told_of = ", ".join(f"{reason} {n}" for reason, n in reasons.most_common(4))
+        print(
+            f"{name:<20} {count:>7} " + " ".join(f"{share:>7.2%}" for share in shares) + f" {median:>12}  {told_of}",
+            flush=True,
+        )
+        if name == "good":
+            refused = shares[0] + without / count
+            print(f"{'':<20} {'':>7} without a bake, judged once more at 500 frames: {refused:.2%}", flush=True)
+
+
+# Real recordings
+
+
+class Remembering:
+    """A detector that looks at the same picture once."""
+
+    def __init__(self, detector: Detector, images: Sequence[Image]) -> None:
+        self._detector = detector
+        self._kept = {id(image) for image in images}
+        self._seen: dict[int, Inference] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._detector, name)
+
+    def detect(self, image: Image, *, score_threshold: float) -> Inference:
+        if id(image) not in self._kept:  # a crop
+            return self._detector.detect(image, score_threshold=score_threshold)
+        if id(image) not in self._seen:
+            self._seen[id(image)] = self._detector.detect(image, score_threshold=score_threshold)
+        return self._seen[id(image)]
+
+
+class Recording:
+    """A recording in memory. Attributes: `name`, `fps`, `images`."""
+
+    def __init__(self, path: Path) -> None:
+        capture = cv2.VideoCapture(str(path))
+        self.name, self.fps = path.name, capture.get(cv2.CAP_PROP_FPS)
+        self.images = []
+        while (read := capture.read())[0]:
+            self.images.append(read[1])
+
+    def frames(self, rate: float) -> Iterator[Frame]:
+        """Yield it at about this rate; from the start again where it is shorter than a window."""
+        step = max(1, round(self.fps / rate))
+        chosen = self.images[::step]
+        for index in range(max(len(chosen), ENOUGH)):
+            now_s = index * step / self.fps
+            yield Frame(chosen[index % len(chosen)], "camera", index, 1_700_000_000_000 + round(now_s * 1e3), now_s)
+
+
+def sides_of(recording: Recording, rate: float, one: Any, other: Any) -> tuple[list[Figures], list[Figures]]:
+    """Return what each of two models counts on each frame, as if it were the old one; what failed on one is nothing.
+
+    What one counts does not depend on the other, so any two can be compared afterwards.
+    """
     pair = Pair(
-        old=old,
-        new=new,
+        old=one,
+        new=other,
         score_threshold=None,
         mining=MiningConfig(),
         blur="none",
@@ -71,14 +168,21 @@ def figures_of(video: Path, old: Detector, new: Detector) -> list[Figures]:
         new_serves=False,
         turn=lambda _: None,
     )
-    return [pair.look(frame)[0] for frame in frames_of(video)]
+    seen = [pair.look(frame)[0] for frame in recording.frames(rate)]
+    return [Figures(frames=each.frames, old=each.old) for each in seen], [
+        Figures(frames=each.frames, old=each.new) for each in seen
+    ]
 
 
-def same_times(figures: Figures) -> Figures:
-    return msgspec.structs.replace(figures, new=msgspec.structs.replace(figures.new, spent=figures.old.spent))
+def paired(old: list[Figures], new: list[Figures]) -> list[Figures]:
+    """Return what a device would have counted of both, with the old one's times for both."""
+    return [
+        Figures(frames=a.frames, old=a.old, new=msgspec.structs.replace(b.old, spent=a.old.spent))
+        for a, b in zip(old, new, strict=True)
+    ]
 
 
-def verdict_of(parts: list[Figures]) -> tuple[str, str, int]:
+def verdict_of(parts: Sequence[Figures]) -> tuple[str, str, int]:
     """Return outcome, reason and the number of frames, judged after every `EVERY` frames."""
     total = NOTHING
     for index, part in enumerate(parts, 1):
@@ -90,147 +194,80 @@ def verdict_of(parts: list[Figures]) -> tuple[str, str, int]:
     return "insufficient", "", len(parts)
 
 
-def good_pairs() -> Iterator[tuple[str, Detector, Detector]]:
+def good_models() -> Iterator[tuple[str, Detector]]:
+    yield "another runtime", open_detector(input_size=SIZE, runtime="onnxruntime", threads=1)
     try:
-        half = open_detector(input_size=SIZE, precision="bf16", runtime="openvino")
-        yield "bf16", open_detector(input_size=SIZE), half
+        yield "bf16", open_detector(input_size=SIZE, precision="bf16", runtime="openvino", threads=1)
     except UnusableError as error:
         print(f"bf16: left out, {error}")
-    yield "another runtime", open_detector(input_size=SIZE), open_detector(input_size=SIZE, runtime="onnxruntime")
+    starter = open_detector(threads=1).card.sha256
     for folder in filter(None, os.environ.get("WEAKSPOT_CANDIDATES", "").split(":")):
-        new = open_detector(Path(folder))
-        yield f"fine-tuned {new.card.release}", open_detector(input_size=new.input_size), new
+        own = open_detector(Path(folder), input_size=SIZE, threads=1)
+        if own.card.sha256 != starter:
+            yield f"fine-tuned {own.card.release}", own
+        for variant in own.card.variants:
+            if variant.input in {"", f"{SIZE[0]}x{SIZE[1]}"}:
+                named = f"{own.card.release} {variant.precision}"
+                yield named, open_detector(Path(folder), input_size=SIZE, variant=variant.name, threads=1)
 
 
-BAD = {
-    "blind": broken.times(0.0),
-    "NaN": broken.not_a_number,
-    "detects everything": broken.sees_everything,
-    "scores x .45": broken.times(0.45),
-    "scores x .7": broken.times(0.7),
-    "scores x .85": broken.times(0.85),
-}
-
-
-def on_recordings(videos: list[Path]) -> None:
-    print("Real recordings, 5 frames a second (windows of 500 frames; the frame of the verdict at the median)")
-    print(f"{'recording':<36} {'pair':<32} {'windows':>7} {'pass':>5} {'fail':>5} {'else':>5} {'frame':>6}  reason")
-    with TemporaryDirectory() as folder:
-        bad = {name: broken.spoiled(Path(folder) / str(i), spoil) for i, (name, spoil) in enumerate(BAD.items())}
-        for video in videos:
-            pairs = [*good_pairs()]
-            old = open_detector(input_size=SIZE)
-            pairs += [(name, old, open_detector(path, input_size=SIZE)) for name, path in bad.items()]
-            for name, before, after in pairs:
-                parts = [same_times(one) for one in figures_of(video, before, after)]
-                starts = range(0, len(parts) - ENOUGH + 1, 100)
-                found = [verdict_of(parts[start : start + ENOUGH]) for start in starts]
-                outcomes = collections.Counter(outcome for outcome, _, _ in found)
-                reasons = collections.Counter(reason.split(":")[0] for _, reason, _ in found if reason)
-                at = sorted(frames for _, _, frames in found)[len(found) // 2]
-                why = reasons.most_common(1)[0][0] if reasons else ""
-                print(
-                    f"{video.name:<36} {name:<32} {len(found):>7} {outcomes['pass']:>5} {outcomes['fail']:>5}"
-                    f" {outcomes['insufficient']:>5} {at:>6}  {why}",
-                    flush=True,
-                )
-
-
-class Worse(msgspec.Struct, frozen=True):
-    """How a release differs: see `camera`."""
-
-    logit: float = 0.0
-    clutter: float = 1.0
-    misses: float = 1.0
-    suspects: float = 1.0
-    slower: float = 1.0
-
-
-KINDS = {
-    "good": Worse(),
-    "blind": Worse(logit=-20.0),
-    "detects everything": Worse(logit=3.0, clutter=4.0, suspects=4.0),
-    "1.5 x slower": Worse(slower=1.5),
-    "1.3 x slower": Worse(slower=1.3),
-    "half lost": Worse(logit=-1.5, misses=3.0),
-    "a quarter lost": Worse(logit=-0.7, misses=1.8),
-}
-
-
-def camera(rng: random.Random, worse: Worse) -> Iterator[Figures]:
-    """Yield what every 10 frames add: 2 seconds of a camera with some objects that stay and some that come."""
-    staying = [rng.gauss(0.3, 1.2) for _ in range(rng.randint(1, 8))]
-    coming_a_step = rng.uniform(0.05, 1.5)
-    clutter = rng.randint(2, 20)
-    missed, suspect = rng.uniform(0.05, 0.4), rng.uniform(0.02, 0.2)
-    base_ms, spread = rng.uniform(5, 80), rng.uniform(0.02, 0.3)
-    biases = [rng.gauss(0.0, 0.4) for _ in staying]  # how the two differ on one object, as long as it stays
-    for step in range(ENOUGH // EVERY):
-        sides = []
-        coming = [rng.gauss(0.3, 1.2) for _ in range(_poisson(rng, coming_a_step))]
-        busy = [math.exp(rng.gauss(0, spread)) * (3.0 if rng.random() < 0.03 else 1.0) for _ in range(EVERY)]
-        for is_new in (False, True):
-            logits = [*coming]
-            if step % 5 == 0:  # each that stays counts once in ten seconds
-                logits += [one + is_new * bias for one, bias in zip(staying, biases, strict=True)]
-            logits = [one + rng.gauss(0.0, 0.3) + is_new * worse.logit for one in logits]
-            weak = clutter / 5 * (worse.clutter if is_new else 1.0)
-            logits += [rng.gauss(-2.3, 0.4) + is_new * worse.logit for _ in range(_poisson(rng, weak))]
-            scores = [1 / (1 + math.exp(-one)) for one in logits]
-            ms = [base_ms * one * (worse.slower if is_new else 1.0) * math.exp(rng.gauss(0, spread)) for one in busy]
-            sides.append(
-                side(
-                    scores=scores,
-                    threshold=0.3,
-                    spent_ms=ms,
-                    missed=_poisson(rng, missed * (worse.misses if is_new else 1.0)),
-                    suspect=_poisson(rng, suspect * (worse.suspects if is_new else 1.0)),
-                )
-            )
-        yield Figures(frames=EVERY, old=sides[0], new=sides[1])
-
-
-def by_simulation() -> None:
-    print("\nSimulated cameras, 500 frames each, verdicts asked for every 10 frames")
+def tell(recording: Recording, rate: float, name: str, parts: list[Figures]) -> collections.Counter[str]:
+    """Judge every window of a pair, print it, and return the outcomes."""
+    starts = range(0, len(parts) - ENOUGH + 1, BETWEEN)
+    found = [verdict_of(parts[start : start + ENOUGH]) for start in starts]
+    outcomes = collections.Counter(outcome for outcome, _, _ in found)
+    reasons = collections.Counter(reason.split(":")[0] for _, reason, _ in found if reason)
+    at = sorted(frames for _, _, frames in found)[len(found) // 2]
+    total = NOTHING
+    for part in parts:
+        total = add(total, part)
+    share = f"{total.new.boxes / total.old.boxes:.2f}" if total.old.boxes else "-"
+    why = reasons.most_common(1)[0][0] if reasons else ""
     print(
-        f"{'release':<22} {'cameras':>8} {'refused':>8} {'after 50':>9} {'after 200':>9} {'median frame':>12}  reasons"
+        f"{recording.name[:18]:<18} {rate:>3.0f} {name:<27} {len(found):>7} {outcomes['pass']:>5} {outcomes['fail']:>5}"
+        f" {outcomes['insufficient']:>5} {at:>6} {share:>6}  {why}",
+        flush=True,
     )
-    for name, worse in KINDS.items():
-        rng = random.Random(7)
-        count = CAMERAS if name == "good" else BAD_CAMERAS
-        at: list[int] = []
-        reasons: collections.Counter[str] = collections.Counter()
-        for _ in range(count):
-            total = NOTHING
-            for part in camera(rng, worse):
-                total = add(total, part)
-                verdict = judge(total, enough=ENOUGH)
-                if verdict.outcome == "fail":
-                    at.append(total.frames)
-                    reasons[" ".join(verdict.reason.split(":")[0].split()[:3])] += 1
-                    break
-        early = [sum(one <= frames for one in at) / count for frames in (50, FIRST_LOOK)]
-        median = str(sorted(at)[len(at) // 2]) if at else "-"
-        told = ", ".join(f"{reason} {n}" for reason, n in reasons.most_common(4))
-        print(
-            f"{name:<22} {count:>8} {len(at) / count:>8.2%} {early[0]:>9.1%} {early[1]:>9.1%} {median:>12}  {told}",
-            flush=True,
-        )
+    return outcomes
 
 
-def _poisson(rng: random.Random, mean: float) -> int:
-    limit, product, count = math.exp(-mean), rng.random(), 0
-    while product > limit:
-        product *= rng.random()
-        count += 1
-    return count
+def on_recordings(paths: Sequence[Path]) -> None:
+    recordings = [Recording(path) for path in paths]
+    length_s = sum(len(one.images) / one.fps for one in recordings)
+    print(f"\nReal: {len(recordings)} recordings, {length_s:.0f} s in all; overlapping windows of {ENOUGH} frames")
+    print(
+        f"{'recording':<18} {'fps':>3} {'pair':<27} {'windows':>7} {'pass':>5} {'fail':>5} {'else':>5} {'frame':>6}"
+        f" {'boxes':>6}  reason; frame: of the verdict, at the median; boxes: new through old"
+    )
+    sums: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    with TemporaryDirectory() as folder:
+        bad = {
+            name: open_detector(broken.spoiled(Path(folder) / str(i), spoil), input_size=SIZE, threads=1)
+            for i, (name, spoil) in enumerate(BAD.items())
+        }
+        good = dict(good_models())
+        for recording in recordings:
+            old = Remembering(open_detector(input_size=SIZE, threads=1), recording.images)
+            held: dict[str, Remembering] = {}
+            for rate in RATES:
+                judged = {**good, **(bad if rate == RATES[-1] else {})}
+                for name, one in judged.items():
+                    if name not in held:
+                        held[name] = Remembering(one, recording.images)
+                names = list(judged)
+                counted = dict(zip(("", names[0]), sides_of(recording, rate, old, held[names[0]]), strict=True))
+                for one, other in zip(names[1::2], [*names[2::2], names[0]], strict=False):
+                    counted[one], counted[other] = sides_of(recording, rate, held[one], held[other])
+                for name in names:
+                    parts = paired(counted[""], counted[name])
+                    sums["good pairs" if name in good else "spoiled"] += tell(recording, rate, name, parts)
+    for kind, outcomes in sums.items():
+        print(f"{kind}: {outcomes['fail']} of {outcomes.total()} windows refused", flush=True)
 
 
 def main() -> None:
     by_simulation()
-    print()
-    others = ("vtest.avi", "car-detection.mp4", "one-by-one-person-detection.mp4")
-    on_recordings([CLIP, *(DATA / name for name in others if (DATA / name).is_file())])
+    on_recordings([path for name in VIDEOS if (path := DATA / name).is_file()] or [CLIP])
 
 
 if __name__ == "__main__":
