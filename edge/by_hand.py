@@ -7,7 +7,7 @@ import time
 from typing import Final
 
 from edge.config import EdgeConfig
-from edge.contract.errors import UnreachableError
+from edge.contract.errors import UnreachableError, UnusableError
 from edge.health import hold_folder, is_held
 from edge.opening import factory_line
 from edge.slot_state import FACTORY, Slots, back_target, revert
@@ -34,8 +34,12 @@ def go_back(config: EdgeConfig, *, factory: bool, within_s: float = WITHIN_S) ->
             target = _target(store.slots, factory=factory)
             if isinstance(target, str):
                 return target
-            store.write(revert(store.slots, to=target, why=_WHY, now_ms=time.time_ns() // 1_000_000))
-            store.prune()
+            store.write(revert(store.slots, to=target, why=_WHY, now_ms=time.time_ns() // 1_000_000), at_once=True)
+            if store.behind and read_slots(folder, line).active != target:
+                msg = f"the disk does not take it: is {config.data_dir} full, or mounted read-only?"
+                raise UnusableError(msg)
+            if not store.behind:
+                store.prune()
         return ""
     ask(folder, ByHand(to=target))
     deadline_s = time.monotonic() + within_s

@@ -138,7 +138,8 @@ class Publisher:
         self._link = open_link(config, identity)
         self._session = Session()
         self._gone: dict[str, None] = {}  # in order, each once
-        self._model, self._report = identity.model, b""
+        self._model = identity.model
+        self._report: bytes | None = None
         self._heartbeat: bytes | None = None
         self._detections: deque[bytes] = deque(maxlen=64)
         self._stopping = threading.Event()
@@ -165,7 +166,10 @@ class Publisher:
         self._heartbeat = payload
 
     def offer_report(self, payload: bytes) -> None:
-        """Send this at the next turn and at every connect from then on, retained; it replaces the one before."""
+        """Send this at the next turn and at every connect from then on, retained; it replaces the one before.
+
+        Empty takes back what is retained of this device, said by this start or by one before.
+        """
         self._report = payload
 
     def serve_as(self, model: str) -> None:
@@ -288,7 +292,7 @@ class Publisher:
         )
         moved = self._spool.ack_findings(ack.findings) if ack.findings else []
         for event_id in (*moved, *left):
-            self._end(event_id)
+            self._session.end(event_id)
             self._session.window = min(WINDOW, self._session.window + 1)
 
     def _take_want(self, want: Want) -> None:
@@ -300,19 +304,13 @@ class Publisher:
         for event_id in want.event_ids:
             sent = self._session.sent.get(event_id)
             if sent is not None and sent.state is not SampleState.WANTED:
-                self._end(event_id)
-
-    def _end(self, event_id: str) -> None:
-        self._session.sent.pop(event_id, None)
-        if self._session.transfer is not None and self._session.transfer.event_id == event_id:
-            self._session.transfer = None
+                self._session.end(event_id)
 
     def _expire(self) -> None:
         now_s = self._clock()
-        late = [i for i, sent in self._session.sent.items() if sent.deadline_s is not None and sent.deadline_s <= now_s]
-        for event_id in late:
+        for event_id in self._session.late(now_s):
             self._spool.retry(event_id, now_s=now_s)
-            self._end(event_id)
+            self._session.end(event_id)
             self._session.window = 1
             self.faults["ack_timeout"] += 1
 
@@ -324,7 +322,7 @@ class Publisher:
         if told.model != model and self._link.has_room():
             told.model = model
             self._publish(Kind.STATE, self._identity.state(self._model, online=True), retain=True)
-        if told.report != report and self._link.has_room():
+        if report is not None and told.report != report and self._link.has_room():
             told.report = report
             self._publish(Kind.REPORT, report, retain=True)
 
@@ -370,13 +368,9 @@ class Publisher:
             if transfer is None:
                 return
             size = min(PART_BYTES, self._link.max_payload_bytes - _HEADER_ROOM)
-            part = transfer.jpeg[transfer.offset : transfer.offset + size]
-            header = FrameHeader(
-                event_id=transfer.event_id, size=len(transfer.jpeg), sha256=transfer.sha256, offset=transfer.offset
-            )
-            transfer.offset += len(part)
-            self._session.transfer = transfer if transfer.offset < len(transfer.jpeg) else None
-            self._send_part_of(transfer.event_id, Kind.FRAME, encode_frame(header, part))
+            payload = transfer.next_part(size)
+            self._session.transfer = None if transfer.is_over else transfer
+            self._send_part_of(transfer.event_id, Kind.FRAME, payload)
 
     def _next_transfer(self) -> Transfer | None:
         if len(self._session.frames()) >= min(FRAMES, self._session.window):

@@ -28,6 +28,8 @@ from edge.contract.samples import SCHEMA, Count, Text, plain_text
 
 FACTORY: Final = 0
 STARTS: Final = 3
+STARTS_APART: Final = 1000
+"""So much does a start raise the sequence: what was told and could not be written has a lower one."""
 HELD_PHASES: Final[frozenset[Phase]] = frozenset({"staged", "golden", "shadow", "trial"})
 _MOST_REFUSED: Final = 32
 
@@ -56,12 +58,14 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     """The assignment that is being done, or the last one that was.
 
     Attributes:
+        place: SITE/DEVICE that it was given to; "" is not known.
         signed: what the repository says of the release; None until it was asked.
         frames: judged in this phase.
         since_ms: when the phase began, UTC.
     """
 
     assignment: Assignment
+    place: str = ""
     phase: Phase
     signed: SignedRelease | None = None
     reason: Text = ""
@@ -184,7 +188,7 @@ def start(slots: Slots, *, now_ms: int) -> tuple[Slots, int]:
         slots = fall(slots, f"it failed {slots.starts} starts", now_ms=now_ms)
     if slots.active == FACTORY:
         return slots, FACTORY
-    return msgspec.structs.replace(slots, starts=slots.starts + 1), slots.active
+    return msgspec.structs.replace(slots, starts=slots.starts + 1, sequence=slots.sequence + STARTS_APART), slots.active
 
 
 def settled(slots: Slots) -> Slots:

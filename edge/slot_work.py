@@ -27,23 +27,33 @@ from edge.slot_state import (
     told,
 )
 
+PROVING: Final[frozenset[Phase]] = frozenset({"shadow", "trial"})
 _NEXT: Final[dict[Phase, Phase]] = {"downloading": "verified", "staged": "golden", "golden": "shadow"}
 
 
-def assign(slots: Slots, assignment: Assignment, *, now_ms: int) -> Slots:
+def nothing_assigned(model: str) -> Assignment:
+    """Return what withdraws: an assignment of no rollout."""
+    return Assignment(rollout="", action="install", model=model, release="", number=0, target="", at_ms=0)
+
+
+def assign(slots: Slots, assignment: Assignment, *, now_ms: int, place: str = "") -> Slots:
     """Take an assignment; one that came before changes nothing, and a newer one ends what was unfinished.
 
     What can be said at once is ended at once: `back` is done in the state, and a release that is active is confirmed.
+    One that is given anew is answered anew: who gives it may never have heard the answer. `place`: SITE/DEVICE of this
+    device, to which it was given.
     """
     work = slots.work
     if work is not None and _key(work.assignment) == _key(assignment):
-        if work.ended or work.assignment == assignment:
+        if work.assignment == assignment:
             return slots
-        return msgspec.structs.replace(slots, work=msgspec.structs.replace(work, assignment=assignment))
+        again = msgspec.structs.replace(work, assignment=assignment, place=place)
+        anew = work.assignment.at_ms != assignment.at_ms
+        return told(slots, again) if anew else msgspec.structs.replace(slots, work=again)
     if work is not None and _goes_on(work, assignment):  # the same release under another rollout
-        return told(slots, msgspec.structs.replace(work, assignment=assignment))
+        return told(slots, msgspec.structs.replace(work, assignment=assignment, place=place))
     if assignment.action == "back" and assignment.rollout and assignment.model == slots.model:
-        return _send_back(slots, assignment, now_ms=now_ms)
+        return _send_back(slots, assignment, now_ms=now_ms, place=place)
     slots = _withdraw(slots)
     if not assignment.rollout:
         return slots
@@ -58,7 +68,31 @@ def assign(slots: Slots, assignment: Assignment, *, now_ms: int) -> Slots:
     else:
         ended, reason = None, ""
     phase: Phase = ended or "assigned"
-    return told(slots, Work(assignment=assignment, phase=phase, reason=plain_text(reason), since_ms=now_ms))
+    work = Work(assignment=assignment, place=place, phase=phase, reason=plain_text(reason), since_ms=now_ms)
+    return told(slots, work)
+
+
+def rename(slots: Slots, place: str) -> Slots:
+    """Return the state of a device that is called `place` now: the same unless it was called otherwise.
+
+    What is unfinished was ordered under the other name, under which nobody can take it back any more: it is given up,
+    and the hub orders it again by the name that it knows now. What has ended stays.
+    """
+    work = slots.work
+    return slots if work is None or work.ended or work.place in {"", place} else _withdraw(slots)
+
+
+def is_way_back(slots: Slots) -> bool:
+    """Whether what is under way leaves a release that the hub calls bad for that release's own signed baseline.
+
+    Nobody compares it with what is bad. Without that signature it is an order like any other.
+    """
+    work = slots.work
+    if work is None or work.signed is None or work.ended:
+        return False
+    leaving = slots.slot(slots.previous if slots.on_trial else slots.active)
+    named = leaving is not None and leaving.number == work.assignment.instead_of
+    return leaving is not None and named and (leaving.baseline == work.signed.number or work.signed.back)
 
 
 def accept(slots: Slots, signed: SignedRelease, *, now_ms: int) -> Slots:
@@ -139,7 +173,7 @@ def roll_back(slots: Slots, reason: str, *, now_ms: int, frames: int = 0) -> Slo
     return step(slots, "rolled_back", now_ms=now_ms, frames=frames, reason=reason)
 
 
-def report_of(slots: Slots, *, boot_id: str, serving: str, at_ms: int) -> RolloutReport | None:
+def report_of(slots: Slots, *, boot_id: str, serving: str, at_ms: int, no_frames: bool = False) -> RolloutReport | None:
     """Return what the hub is told; None where nothing was assigned. `serving` is the release that runs now."""
     work = slots.work
     if work is None:
@@ -154,6 +188,7 @@ def report_of(slots: Slots, *, boot_id: str, serving: str, at_ms: int) -> Rollou
         phase=work.phase,
         reason=work.reason,
         frames=work.frames,
+        no_frames=no_frames and work.phase in PROVING,
         serving=plain_text(serving),
         at_ms=at_ms,
     )
@@ -170,7 +205,7 @@ def _goes_on(work: Work, assignment: Assignment) -> bool:
     return same and bool(now.rollout) and not work.ended
 
 
-def _send_back(slots: Slots, assignment: Assignment, *, now_ms: int) -> Slots:
+def _send_back(slots: Slots, assignment: Assignment, *, now_ms: int, place: str) -> Slots:
     """Do an assignment to go back from a release."""
     slots = _withdraw(slots)
     phase: Phase = "rolled_back"
@@ -181,7 +216,7 @@ def _send_back(slots: Slots, assignment: Assignment, *, now_ms: int) -> Slots:
             phase, reason = "confirmed", "nothing signed allows the way back"
         else:
             slots = leave(msgspec.structs.replace(slots, work=None), target, why=reason, now_ms=now_ms)
-    return told(slots, Work(assignment=assignment, phase=phase, reason=reason, since_ms=now_ms))
+    return told(slots, Work(assignment=assignment, place=place, phase=phase, reason=reason, since_ms=now_ms))
 
 
 def _withdraw(slots: Slots) -> Slots:

@@ -1,52 +1,62 @@
 """The models on a device's disk: `data_dir/models`, its `slots.json` and a folder a release.
 
     slots.json      the state (edge.slot_state), whole or the one before: written beside, flushed, renamed, flushed
+    slots.spare     room for it where the disk is full (edge.slot_spare)
     000012/         an unpacked release; `000012.part` while it is being made
-    by-hand.json    what a person asked of a running daemon
+    by-hand-000011  a person asks a running daemon to go back to this one; empty, so that a full disk takes it
 
 Laws:
 
 1. A state that breaks a law is never written; one that was read and does is set aside, and the factory's model serves.
+   What it can still tell of the highest release ever confirmed is kept: law 6 of the house outlives a broken file.
 2. A release's folder has its name once every file in it is on the disk, and of the size and hash that were signed.
    The state holds a release after its folder has its name, and no more before the folder goes.
-3. Nothing is unpacked but regular files with plain relative names, as many and as large as was signed.
+3. A model that was left stays left: on a full disk the state goes into room that was taken before.
 4. Opening repeats what was unfinished: what is half made goes, a release whose folder is gone is given up.
 
 One that reads beside a running daemon uses `read_slots`; `SlotStore` is for who holds the data folder.
 """
 
-import contextlib
 import hashlib
 import logging
 import os
 import re
 import shutil
-import tarfile
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 import msgspec
 
-from edge.contract.card import ModelCard, read_card
+from edge.contract.card import read_card
 from edge.contract.errors import UnreachableError, UntrustedError, UnusableError
-from edge.contract.release import SignedRelease, is_plain
-from edge.contract.samples import SCHEMA
+from edge.contract.release import SignedRelease
+from edge.contract.samples import SCHEMA, Count
 from edge.detector.opening import CARD_NAME
 from edge.detector.written import flush_folder, write_whole
-from edge.slot_state import FACTORY, Slots, faults, follow, forget, lose, surplus
+from edge.slot_spare import keep, kept_over, take_room
+from edge.slot_state import FACTORY, STARTS_APART, Number, Slots, faults, follow, forget, lose, surplus
+from edge.unpacking import require_files, require_signed, unpack
 
 SPARE_BYTES: Final = 32 << 20
 _STATE: Final = "slots.json"
-_BY_HAND: Final = "by-hand.json"
+_SPARE: Final = "slots.spare"
+_BY_HAND: Final = "by-hand-"
 _RELEASE = re.compile(r"\d{6}")
-_HALF_MADE = re.compile(r"\d{6}\.part|\.(slots|by-hand)\.json\.\d+\.part")
-_BLOCK: Final = tarfile.BLOCKSIZE
-_CHUNK: Final = 1 << 20
+_HALF_MADE = re.compile(r"\d{6}\.part|\.slots\.json\.\d+\.part")
 
 _log = logging.getLogger(__name__)
+
+
+class _Remains(msgspec.Struct, frozen=True):
+    """What is to be kept of a state that cannot be used otherwise."""
+
+    model: str
+    highest: Number = 0
+    sequence: Count = 0
+    others: dict[str, Number] = {}
 
 
 class ByHand(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +82,8 @@ def read_slots(folder: Path, line: str) -> Slots:
     """
     path = folder / _STATE
     try:
-        slots = msgspec.json.decode(path.read_bytes(), type=Slots)
+        content = path.read_bytes()
+        slots = msgspec.json.decode(kept_over(folder / _SPARE, content) or content, type=Slots)
     except FileNotFoundError:
         return Slots(model=line)
     except OSError as error:
@@ -112,7 +123,12 @@ def active_model(folder: Path, line: str) -> Path | None:
 
 def ask(folder: Path, by_hand: ByHand) -> None:
     """Ask the running daemon for it. Raises `UnusableError` when it cannot be written."""
-    write_whole(folder / _BY_HAND, msgspec.json.encode(by_hand))
+    path = folder / f"{_BY_HAND}{by_hand.to:06d}"
+    try:
+        path.touch()
+    except OSError as error:
+        msg = f"cannot write {path}: {error.strerror}"
+        raise UnusableError(msg) from error
 
 
 def broken_slots(folder: Path, line: str) -> Iterator[str]:
@@ -125,7 +141,7 @@ def broken_slots(folder: Path, line: str) -> Iterator[str]:
             if card_sha256 != slot.card_sha256:
                 yield f"{path.name} has not the card that was signed"
             else:
-                _require_files(path, read_card(path / CARD_NAME), {})
+                require_files(path, read_card(path / CARD_NAME), {})
         except OSError as error:
             yield f"{path.name} is held and cannot be read: {error.strerror}"
         except (UnusableError, UntrustedError) as error:
@@ -137,7 +153,7 @@ class SlotStore:
 
     Attributes:
         folder: see `models_folder`.
-        slots: the state, as it is on the disk; while `behind`, what is on the disk is older.
+        slots: the state, as it is on the disk; while `behind`, what is in `slots.json` is older.
         behind: the disk did not take what could not wait; see `write`.
     """
 
@@ -148,6 +164,7 @@ class SlotStore:
         """
         self.folder = folder
         self.behind = False
+        self._followed: set[str] = set()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self.slots = self._recover(line)
@@ -158,24 +175,27 @@ class SlotStore:
     def write(self, slots: Slots, *, at_once: bool = False) -> None:
         """Have a state on the disk. Raises `UnusableError` when the disk takes it not, `ValueError` for law 1.
 
-        `at_once`: it holds even where the disk does not take it, and `catch_up` tries again. For leaving a model only:
-        a start that finds the state before leaves it again.
+        `at_once`: it holds even where the disk does not take it: in the spare room, which a full disk still has, and
+        where that takes it not either (a disk that became read-only), until the next start. `catch_up` tries again.
+        For leaving a model only.
         """
         broken = faults(slots)
         if broken:
             raise ValueError(broken[0])
         if slots == self.slots and not self.behind:
             return
+        content = msgspec.json.format(msgspec.json.encode(slots), indent=2)
         try:
-            write_whole(self.folder / _STATE, msgspec.json.format(msgspec.json.encode(slots), indent=2))
+            write_whole(self.folder / _STATE, content)
         except UnusableError as error:
             if not at_once:
                 raise
-            if not self.behind:
-                _log.error("it is so until the next start, and tried again: %s", error)
+            if slots != self.slots or not self.behind:
+                self._keep(content, error)
             self.behind = True
         else:
             self.behind = False
+            self._take_room()
         self.slots = slots
 
     def catch_up(self) -> None:
@@ -218,8 +238,8 @@ class SlotStore:
                     shutil.rmtree(left)
             part.mkdir()
             with tar.open("rb") as file:
-                hashes = _unpack(file, part, signed)
-            _require_signed(part, signed, hashes)
+                hashes = unpack(file, part, signed)
+            require_signed(part, signed, hashes)
             part.replace(path)
             flush_folder(self.folder)
         except OSError as error:
@@ -247,31 +267,51 @@ class SlotStore:
 
     def is_asked(self) -> bool:
         """Whether a person asks for something."""
-        return (self.folder / _BY_HAND).is_file()
+        return bool(self._requests())
 
     def asked(self) -> ByHand | None:
         """Return what a person asked for, and forget it."""
-        if not self.is_asked():
-            return None
-        path = self.folder / _BY_HAND
-        try:
-            return msgspec.json.decode(path.read_bytes(), type=ByHand)
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-            _log.warning("%s is not followed: %s", path, error)
-            return None
-        finally:
-            with contextlib.suppress(OSError):
+        found = None
+        for path in self._requests():
+            try:
                 path.unlink()
+            except OSError:  # a disk that became read-only: it is followed once
+                self._followed.add(path.name)
+            number = path.name.removeprefix(_BY_HAND)
+            if _RELEASE.fullmatch(number):
+                found = ByHand(to=int(number))
+            else:
+                _log.warning("%s is not followed", path)
+        return found
+
+    def _requests(self) -> list[Path]:
+        return sorted(path for path in self.folder.glob(f"{_BY_HAND}*") if path.name not in self._followed)
+
+    def _keep(self, content: bytes, error: UnusableError) -> None:
+        try:
+            keep(self.folder / _SPARE, content, over=(self.folder / _STATE).read_bytes())
+        except OSError as worse:
+            _log.error("it is so until the next start, and tried again: %s; %s", error, worse.strerror)
+        else:
+            _log.error("it is kept in room that was taken before, and tried again: %s", error)
+
+    def _take_room(self) -> None:
+        try:
+            take_room(self.folder / _SPARE)
+        except OSError as error:
+            _log.warning("there is no room for a full disk: %s", error.strerror)
 
     def _recover(self, line: str) -> Slots:
         try:
             found = read_slots(self.folder, line)
+            self.behind = _is_in_spare(self.folder)
         except UnusableError as error:
             aside = f"{_STATE}.broken-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
             _log.error("the factory's model serves, the state is set aside as %s: %s", aside, error)
+            found = _remains(self.folder / _STATE, line)
             (self.folder / _STATE).replace(self.folder / aside)
             flush_folder(self.folder)
-            found = Slots(model=line)
+            self.behind = found != Slots(model=line)
         self.slots = found
         for slot in found.held:
             if not (self.path(slot.number) / CARD_NAME).is_file():
@@ -286,6 +326,28 @@ class SlotStore:
         return found
 
 
+def _is_in_spare(folder: Path) -> bool:
+    """Whether the state that counts is not the one in its own file."""
+    path = folder / _STATE
+    return path.is_file() and kept_over(folder / _SPARE, path.read_bytes()) is not None
+
+
+def _remains(path: Path, line: str) -> Slots:
+    """Return a new state, with what a state that cannot be used still tells."""
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=_Remains)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Slots(model=line)
+    before = Slots(
+        model=found.model,
+        highest=found.highest,
+        below="the state before could not be used" if found.highest else "",
+        sequence=found.sequence + STARTS_APART,
+        others=found.others,
+    )
+    return Slots(model=line) if found.highest == found.sequence == 0 else follow(before, line)
+
+
 def _remove(path: Path) -> None:
     """Remove what nothing needs; what does not go is in nobody's way, and is tried at the next opening."""
     try:
@@ -295,101 +357,3 @@ def _remove(path: Path) -> None:
             path.unlink()
     except OSError as error:
         _log.warning("%s could not be removed: %s", path, error)
-
-
-def _unpack(file: BinaryIO, part: Path, signed: SignedRelease) -> dict[str, str]:
-    """Unpack into an empty folder, flush it, and return the sha256 of each file by name. Raises `UntrustedError`."""
-    hashes: dict[str, str] = {}
-    left_bytes = signed.unpacked_bytes
-    folders = {part}
-    while (header := _header(file)) is not None:
-        name, size = header
-        if len(hashes) == signed.files or size > left_bytes:
-            msg = f"it holds more than the {signed.files} files and {signed.unpacked_bytes} bytes that are signed"
-            raise UntrustedError(msg)
-        if name in hashes or any(one.startswith(f"{name}/") or name.startswith(f"{one}/") for one in hashes):
-            msg = f"it holds {name!r} twice"
-            raise UntrustedError(msg)
-        target = part / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folders |= {one for one in target.parents if one.is_relative_to(part)}
-        hashes[name] = _copy(file, target, size)
-        left_bytes -= size
-    if left_bytes or len(hashes) != signed.files:
-        msg = f"it holds {len(hashes)} files, {left_bytes} bytes less than are signed"
-        raise UntrustedError(msg)
-    for folder in sorted(folders, reverse=True):
-        flush_folder(folder)
-    return hashes
-
-
-def _header(file: BinaryIO) -> tuple[str, int] | None:
-    """Return the next file's name and size; None at the end. Raises `UntrustedError` for anything but a plain file.
-
-    Each header is read by itself: extended headers, links, sparse files and devices are no plain files.
-    """
-    block = file.read(_BLOCK)
-    try:
-        info = tarfile.TarInfo.frombuf(block, "ascii", "strict")
-    except tarfile.TarError as error:
-        if block and not block.strip(b"\0") and not file.read(2 * _CHUNK).strip(b"\0"):
-            return None  # the end of an archive is zeros
-        msg = f"it is no archive of plain files: {error}"
-        raise UntrustedError(msg) from error
-    except ValueError as error:
-        msg = "it holds a file whose name is not plain"
-        raise UntrustedError(msg) from error
-    if info.type != tarfile.REGTYPE or info.size < 0:
-        msg = f"it holds {info.name!r}, which is no plain file"
-        raise UntrustedError(msg)
-    if not is_plain(info.name):
-        msg = f"it holds a file called {info.name!r}, which is no plain relative name"
-        raise UntrustedError(msg)
-    return info.name, info.size
-
-
-def _copy(file: BinaryIO, target: Path, size: int) -> str:
-    """Write the next `size` bytes to a new file, flush it, skip the padding, and return the sha256."""
-    digest = hashlib.sha256()
-    left = size
-    with target.open("xb") as out:
-        while left:
-            chunk = file.read(min(_CHUNK, left))
-            if not chunk:
-                msg = f"it ends within {target.name}"
-                raise UntrustedError(msg)
-            out.write(chunk)
-            digest.update(chunk)
-            left -= len(chunk)
-        out.flush()
-        os.fsync(out.fileno())
-    file.read(-size % _BLOCK)
-    return digest.hexdigest()
-
-
-def _require_signed(path: Path, signed: SignedRelease, hashes: dict[str, str]) -> None:
-    """Raise `UntrustedError` or `UnusableError` where a folder is not the release that was signed."""
-    if hashes.get(CARD_NAME) != signed.card_sha256:
-        msg = f"its {CARD_NAME} is not the one that is signed"
-        raise UntrustedError(msg)
-    card = read_card(path / CARD_NAME)
-    if (card.name, card.release) != (signed.model, signed.release):
-        msg = f"its card is that of {card.name} {card.release}, not of {signed.model} {signed.release}"
-        raise UntrustedError(msg)
-    _require_files(path, card, hashes)
-
-
-def _require_files(path: Path, card: ModelCard, hashes: dict[str, str]) -> None:
-    """Raise `UntrustedError` where a file is not the one that the card names. `hashes`: those known already."""
-    for file, sha256 in [(card.file, card.sha256), *((one.file, one.sha256) for one in card.variants)]:
-        if not is_plain(file, deepest=1) or not (path / file).is_file():
-            msg = f"the card names {file!r}, which is not there"
-            raise UntrustedError(msg)
-        if (hashes.get(file) or _sha256(path / file)) != sha256:
-            msg = f"{file} is not the one that the card names"
-            raise UntrustedError(msg)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

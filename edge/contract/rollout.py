@@ -65,6 +65,8 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
         model: the model line.
         release, number: of it, as signed.
         target: its name in the signed repository.
+        instead_of: the number of a release that is known to be bad, which this one is to take the place of as its
+            signed baseline; 0 for none. It is then not compared with that: it has to hold its golden set, and to work.
     """
 
     schema: int = SCHEMA
@@ -74,6 +76,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     release: Text
     number: Count
     target: Text
+    instead_of: Count = 0
     plan: TrialPlan = TrialPlan()
     at_ms: Count
 
@@ -87,6 +90,7 @@ class RolloutReport(msgspec.Struct, frozen=True, kw_only=True):
         phase: see `PHASES`.
         reason: why it was rolled back, one sentence; else what is to be known, or "".
         frames: judged so far in this phase.
+        no_frames: it waits because no camera gives a frame to judge by, which is no fault of the release.
         serving: the release that the device runs now.
         figures: what was judged of the release on this device, shadow and trial together; None before there are any.
     """
@@ -101,6 +105,7 @@ class RolloutReport(msgspec.Struct, frozen=True, kw_only=True):
     phase: Phase
     reason: Text = ""
     frames: Count = 0
+    no_frames: bool = False
     serving: Text
     figures: Figures | None = None
     at_ms: Count

@@ -5,6 +5,7 @@
     python -m edge.updating.conformance --metadata-dir DIR --metadata-url URL --target-name NAME
         --target-base-url URL --target-dir DIR download
 
+`--target-name` may be given several times: all are fetched in this order after one refresh, up to the first that fails.
 It ends with 0 when done and with 1 when anything failed. It is the client of a device but for two things that the suite
 decides: the clock alone says what time it is (the suite sets it back to judge old recordings, which a time floor is
 there to refuse), and any target may be fetched, not releases only.
@@ -57,25 +58,26 @@ def _first_root(folder: Path) -> bytes:
 
 def _download(told: argparse.Namespace) -> None:
     trusted = _refresh(told)
-    target = trusted.target(told.target_name)
-    if target is None:
-        msg = f"there is no target {told.target_name!r}"
-        raise UnusableError(msg)
-    download(
-        Transport(),
-        f"{told.target_base_url.rstrip('/')}/{trusted.target_path(target)}",
-        target,
-        into=told.target_dir / quote(told.target_name, ""),
-        require_room=lambda _: None,
-        on_bytes=lambda _, __: None,
-    )
+    for name in told.target_name:
+        target = trusted.target(name)
+        if target is None:
+            msg = f"there is no target {name!r}"
+            raise UnusableError(msg)
+        download(
+            Transport(),
+            f"{told.target_base_url.rstrip('/')}/{trusted.target_path(target)}",
+            target,
+            into=told.target_dir / quote(name, ""),
+            require_room=lambda _: None,
+            on_bytes=lambda _, __: None,
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m edge.updating.conformance", description=__doc__)
     parser.add_argument("--metadata-dir", type=Path, required=True)
     parser.add_argument("--metadata-url", default="")
-    parser.add_argument("--target-name", default="")
+    parser.add_argument("--target-name", action="append", default=[])
     parser.add_argument("--target-base-url", default="")
     parser.add_argument("--target-dir", type=Path, default=Path())
     commands = parser.add_subparsers(dest="command", required=True)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from edge.config import UpdatesConfig
 from edge.contract.errors import UnusableError
 from edge.contract.release import MOST_BYTES, MOST_FILES, SignedRelease, from_custom, target_name
 from edge.updating.time_floor import ExpiredError, TimeFloor
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from edge.updating.trust import Trusted
 
+_DOWNLOADS: Final = "downloads"
 _MOST_ARCHIVE_BYTES: Final = MOST_BYTES + MOST_FILES * 1024 + 10240
 
 
@@ -41,6 +43,28 @@ class Offered(msgspec.Struct, frozen=True, kw_only=True):
 
     signed: SignedRelease
     archive_bytes: int
+
+
+def open_fetcher(folder: Path, updates: UpdatesConfig | None) -> "Fetcher":
+    """Return what fetches for a device, by its configuration. Raises `UnusableError`."""
+    if updates is None:
+        msg = "edge.toml has no [updates] any more"
+        raise UnusableError(msg)
+    try:
+        root = updates.root.read_bytes()
+    except OSError as error:
+        msg = f"cannot read the trusted root {updates.root}: {error.strerror}"
+        raise UnusableError(msg) from error
+    return Fetcher(folder, updates.url, root)
+
+
+def clear_downloads(folder: Path) -> None:
+    """Remove what a `Fetcher` of this folder has fetched, whole or not: no release is under way any more.
+
+    Raises `UnusableError`.
+    """
+    if (folder / _DOWNLOADS).is_dir():
+        _keep_only(folder / _DOWNLOADS, "")
 
 
 class Fetcher:
@@ -63,7 +87,7 @@ class Fetcher:
             msg = f'updates need {(error.name or "tuf").partition(".")[0]}: pip install "weakspot[ota]"'
             raise UnusableError(msg) from error
         self._trust, self._download, self._transport = trust.Trusted, download.download, transport.Transport()
-        self._metadata, self._downloads = folder / "tuf", folder / "downloads"
+        self._metadata, self._downloads = folder / "tuf", folder / _DOWNLOADS
         self._url, self._root, self._clock = url.rstrip("/"), root, clock
         self._floor: TimeFloor | None = None
         self._trusted: Trusted | None = None
@@ -105,7 +129,7 @@ class Fetcher:
         """
         offered, signed_file, trusted = self._offered(target)
         name = f"{offered.signed.number:06d}-{signed_file.hashes['sha256'][:16]}.tar"
-        self._keep_only(name)
+        _keep_only(self._downloads, name)
         return self._download(
             self._transport,
             f"{self._url}/targets/{trusted.target_path(signed_file)}",
@@ -117,7 +141,7 @@ class Fetcher:
 
     def clear(self) -> None:
         """Remove what was fetched: it was staged, or is not wanted any more. Raises `UnusableError`."""
-        self._keep_only("")
+        _keep_only(self._downloads, "")
 
     def _refreshed(self) -> "Trusted":
         if self._floor is None:
@@ -151,12 +175,13 @@ class Fetcher:
             raise UnusableError(msg)
         return Offered(signed=signed, archive_bytes=found.length), found, self._trusted
 
-    def _keep_only(self, name: str) -> None:
-        try:
-            self._downloads.mkdir(parents=True, exist_ok=True)
-            for path in self._downloads.iterdir():
-                if path.name not in {name, f"{name}.part"}:
-                    path.unlink()
-        except OSError as error:
-            msg = f"cannot clear {self._downloads}: {error.strerror}"
-            raise UnusableError(msg) from error
+
+def _keep_only(downloads: Path, name: str) -> None:
+    try:
+        downloads.mkdir(parents=True, exist_ok=True)
+        for path in downloads.iterdir():
+            if path.name not in {name, f"{name}.part"}:
+                path.unlink()
+    except OSError as error:
+        msg = f"cannot clear {downloads}: {error.strerror}"
+        raise UnusableError(msg) from error

@@ -47,11 +47,15 @@ OnWait = Callable[[], None]
 class Judge:
     """Compares two models on the frames that it is offered. Leaving the context ends it.
 
+    Attributes:
+        share: see below; it may be changed at any time, and holds from the next frame on.
+
     Args:
         config: of the device: how models are opened, what is mined, the cameras.
         old: the folder of the model that is to be replaced; None is the one of the configuration.
         new: the folder of the one that is judged; None likewise.
         serving: which of them the device serves with.
+        counted: what is to be gone on from: the figures of one that ended before.
         share: of one processor, all that both take together, on average.
         open_s: how long opening one model may take.
         look_s: how long both may look at one frame.
@@ -64,6 +68,7 @@ class Judge:
         old: Path | None,
         new: Path | None,
         serving: Which,
+        counted: Figures = NOTHING,
         share: float = 0.5,
         open_s: float = OPEN_S,
         look_s: float = LOOK_S,
@@ -71,8 +76,9 @@ class Judge:
         self._config = config
         self._ways: dict[Which, Way] = {"old": way_of(config, old), "new": way_of(config, new)}
         self._serving: Which = serving
-        self._share, self._open_s, self._look_s = share, open_s, look_s
-        self._figures = NOTHING
+        self.share = share
+        self._open_s, self._look_s = open_s, look_s
+        self._figures = counted
         self._fault = self._trouble = ""  # written once, by the thread
         self._mined: collections.deque[Mined] = collections.deque(maxlen=_MOST_KEPT)
         self._offered: dict[str, float] = {}
@@ -117,7 +123,7 @@ class Judge:
 
     @property
     def figures(self) -> Figures:
-        """What was counted so far."""
+        """What was counted so far, with what it goes on from."""
         with self._lock:
             return self._figures
 
@@ -131,11 +137,12 @@ class Judge:
         """Why judging itself cannot go on, through no fault of the new model; "" as long as it does."""
         return self._trouble
 
-    def verdict(self, enough: int) -> Verdict:
-        """Judge by what was counted so far, `enough` frames being asked for."""
+    def verdict(self, enough: int | None) -> Verdict:
+        """Judge by what was counted so far, `enough` frames being asked for; None is more than there are: no `pass`."""
         if self._fault:
             return Verdict(outcome="fail", reason=plain_text(self._fault))
-        found = judge(self.figures, enough=enough)
+        figures = self.figures
+        found = judge(figures, enough=figures.frames + 1 if enough is None else enough)
         if self._trouble and found.outcome != "fail":
             return Verdict(outcome="insufficient", reason=plain_text(f"it could not be judged: {self._trouble}"))
         return found
@@ -202,7 +209,7 @@ class Judge:
         with self._lock:
             self._figures = add(self._figures, answer.figures)
         self._mined.extend(_mined(answer, frame))
-        self._leaving.wait(max(0.0, answer.spent_s / self._share - (time.monotonic() - begun_s)))
+        self._leaving.wait(max(0.0, answer.spent_s / self.share - (time.monotonic() - begun_s)))
 
     def _note(self, reason: str) -> None:
         if self._leaving.is_set():

@@ -31,12 +31,15 @@ from edge.opening import factory_line, open_slot
 from edge.publisher import Publisher
 from edge.serving import open_serving, warm
 from edge.slot_state import Slots, Work, revert, settled, start, told
-from edge.slot_work import accept, advance, assign, hold, report_of, roll_back
+from edge.slot_work import accept, advance, assign, hold, is_way_back, nothing_assigned, rename, report_of, roll_back
 from edge.slots import SlotStore, models_folder
-from edge.updating.fetching import Fetcher
+from edge.updating.broken_off import NewerError, StoppedError, UnwrittenError
+from edge.updating.fetching import Fetcher, clear_downloads, open_fetcher
 from edge.updating.judge import hold_golden, tune_on_arrival
 from edge.updating.proving import Proving, release_folder
+from edge.updating.seen_time import SeenTime
 from edge.updating.time_floor import ExpiredError
+from edge.updating.way_back import turn_back
 
 SETTLED_S: Final = 30.0
 SWAP_S: Final = 30.0
@@ -45,20 +48,9 @@ RETRY_S: Final = 30.0
 LONGEST_S: Final = 3600.0
 _IDLE_S: Final = 5.0
 _PROVING_S: Final = 0.5
+_DARK: Final = "it waits: no camera gives a frame to judge it by"
 
 _log = logging.getLogger(__name__)
-
-
-class _StoppedError(Exception):
-    """The daemon stops: nothing more is written."""
-
-
-class _NewerError(Exception):
-    """Another assignment waits, or a person."""
-
-
-class _UnwrittenError(Exception):
-    """The disk does not take a state: it is not the device's."""
 
 
 def begin_start(config: EdgeConfig) -> SlotStore:
@@ -68,6 +60,7 @@ def begin_start(config: EdgeConfig) -> SlotStore:
     the process at each start would never be left. Raises `UnusableError`.
     """
     store = SlotStore(models_folder(config.data_dir), factory_line(config))
+    store.write(rename(store.slots, f"{config.site}/{config.device}"), at_once=True)
     before = store.slots
     slots, number = start(before, now_ms=_now_ms())
     if number != before.active:
@@ -77,7 +70,7 @@ def begin_start(config: EdgeConfig) -> SlotStore:
     except WeakspotError as error:
         _log.warning("the start could not be counted: %s", error)
         if slots.on_trial:
-            store.write(roll_back(slots, f"its start could not be counted: {error}", now_ms=_now_ms()), at_once=True)
+            store.write(roll_back(before, f"its start could not be counted: {error}", now_ms=_now_ms()), at_once=True)
     return store
 
 
@@ -100,10 +93,13 @@ class Updater:
         self._publisher = publisher
         self._boot_id = boot_id
         self._begun_s = time.monotonic()
-        self._proving = Proving(config, store, detection)
+        self._place = f"{config.site}/{config.device}"
+        self._seen = SeenTime(detection.looked)
+        self._proving = Proving(config, store, detection, clock=self._seen.now_s)
         self._refused = 0
         self._fetcher: Fetcher | None = None
         self._told_why = ""
+        self._has_said = False
         self._orders: deque[Assignment] = deque()
         self._stopping = threading.Event()
         self._woken = threading.Event()
@@ -141,10 +137,7 @@ class Updater:
 
     def take(self, payload: bytes) -> None:
         """Take an assignment as it came from the hub; an empty one withdraws. Raises `UnusableError` and waits not."""
-        nothing = Assignment(
-            rollout="", action="install", model=self._store.slots.model, release="", number=0, target="", at_ms=0
-        )
-        self._orders.append(decode(payload, Assignment) if payload else nothing)
+        self._orders.append(decode(payload, Assignment) if payload else nothing_assigned(self._store.slots.model))
         self._woken.set()
 
     # The thread.
@@ -154,7 +147,7 @@ class Updater:
             while not self._stopping.is_set():
                 self._woken.clear()
                 self._rest(self._guarded_turn())
-        except _StoppedError:
+        except StoppedError:
             pass
         finally:
             self._proving.close()
@@ -172,9 +165,9 @@ class Updater:
         poll_s = RETRY_S if self._config.updates is None else self._config.updates.poll_s
         try:
             wait_s = self._turn()
-        except _NewerError:
+        except NewerError:
             return 0.0
-        except _UnwrittenError as error:
+        except UnwrittenError as error:
             self._tell_why(str(error))
             return _IDLE_S
         except (UnreachableError, ExpiredError) as error:  # it mends itself
@@ -185,7 +178,7 @@ class Updater:
             self._fetcher = None  # what it trusts may be what is wrong
             self._refused += 1
             return min(max(poll_s, LONGEST_S), poll_s * 2.0 ** min(self._refused - 1, 10))
-        except _StoppedError:
+        except StoppedError:
             raise
         except Exception as error:  # noqa: BLE001 - the loop counts and goes on
             self._detection.count_fault("update_error", "an update could not go on", error)
@@ -203,7 +196,7 @@ class Updater:
         slots = self._store.slots
         if slots.work is None or slots.work.ended:
             self._proving.close()
-            self._prune()
+            self._let_go()
             return _IDLE_S
         if self._orders and not slots.on_trial:  # the disk does not take it
             return _IDLE_S
@@ -217,8 +210,8 @@ class Updater:
         if self._orders:
             ordered, done = self._orders[-1], True
             try:
-                self._put(assign(self._store.slots, ordered, now_ms=_now_ms()))
-            except _UnwrittenError as error:
+                self._put(assign(self._store.slots, ordered, now_ms=_now_ms(), place=self._place))
+            except UnwrittenError as error:
                 done = False
                 _log.debug("the order waits: %s", error)
             finally:
@@ -246,7 +239,7 @@ class Updater:
             self._publisher.serve_as(serving.release)
         except Exception as error:  # whatever a model does when it is opened tells of the model
             if self._stopping.is_set():
-                raise _StoppedError from error
+                raise StoppedError from error
             if not slots.on_trial:
                 self.fault = f"{slots.active} cannot be gone back to without a new start: {error}"
                 raise
@@ -259,22 +252,25 @@ class Updater:
         if slots.starts and not slots.on_trial and old_enough:
             try:
                 self._put(settled(slots))
-            except _UnwrittenError as error:
+            except UnwrittenError as error:
                 _log.warning("the start is not counted as good: %s", error)
                 self._begun_s = time.monotonic()
 
-    def _prune(self) -> None:
+    def _let_go(self) -> None:
+        """Remove what nothing needs any more, also what a start that ended in between had fetched."""
         try:
             self._store.prune()
+            clear_downloads(self._store.folder)
         except WeakspotError as error:
-            raise _UnwrittenError(str(error)) from error
+            raise UnwrittenError(str(error)) from error
 
     def _say(self) -> None:
         slots, serving, last = self._store.slots, self._detection.serving.release, self.last_report
-        report = report_of(slots, boot_id=self._boot_id, serving=serving, at_ms=_now_ms())
+        dark = slots.work is not None and slots.work.reason == _DARK
+        report = report_of(slots, boot_id=self._boot_id, serving=serving, at_ms=_now_ms(), no_frames=dark)
         if slots.work is None or report is None:
-            if last is not None:
-                self.last_report = None
+            if last is not None or not self._has_said:  # before this start, too: what is retained says it for ever
+                self.last_report, self._has_said = None, True
                 self._publisher.offer_report(b"")
             return
         if last is not None and (last.sequence, last.serving) == (report.sequence, serving):
@@ -293,7 +289,7 @@ class Updater:
             _log.warning("the update of %s waits: %s", work.assignment.release, reason)
         try:
             self._put(told(self._store.slots, msgspec.structs.replace(work, reason=plain_text(reason))))
-        except _UnwrittenError:
+        except UnwrittenError:
             return
         if self._detection.serving.number == self._store.slots.active:
             self._say()
@@ -351,9 +347,20 @@ class Updater:
         self._put(advance(self._store.slots, "shadow", now_ms=_now_ms()))
         return 0.0
 
-    def _prove(self, slots: Slots, _work: Work) -> float:
-        following = self._proving.turn(slots, now_ms=_now_ms())
+    def _prove(self, slots: Slots, work: Work) -> float:
+        dark = self._seen.is_dark
+        if not dark and work.reason == _DARK:
+            slots = told(slots, msgspec.structs.replace(work, reason=""))
+        try:
+            if is_way_back(slots):
+                following = turn_back(slots, self._detection.looked(), now_ms=_now_ms())
+            else:
+                following = self._proving.turn(slots, now_ms=_now_ms())
+        except ValueError as error:  # a person, or a fall, changed what it was to replace
+            return self._fail(str(error))
         self._put(following)
+        if dark and following is slots:
+            self._tell_why(_DARK)
         return _PROVING_S if following is slots else 0.0
 
     def _fail(self, reason: str) -> float:
@@ -361,38 +368,29 @@ class Updater:
         return 0.0
 
     def _open_fetcher(self) -> Fetcher:
-        updates = self._config.updates
-        if updates is None:
-            msg = "edge.toml has no [updates] any more"
-            raise UnusableError(msg)
         if self._fetcher is None:
-            try:
-                root = updates.root.read_bytes()
-            except OSError as error:
-                msg = f"cannot read the trusted root {updates.root}: {error.strerror}"
-                raise UnusableError(msg) from error
-            self._fetcher = Fetcher(models_folder(self._config.data_dir), updates.url, root)
+            self._fetcher = open_fetcher(models_folder(self._config.data_dir), self._config.updates)
         return self._fetcher
 
     def _meanwhile(self, *_: int) -> None:
         """Break a long step off for whom it would keep waiting; count a good start."""
         if self._stopping.is_set():
-            raise _StoppedError
+            raise StoppedError
         if self._orders or self._store.is_asked():
-            raise _NewerError
+            raise NewerError
         self._settle()
 
     def _put(self, slots: Slots) -> None:
-        """Make a state the device's: law 1. Raises `_UnwrittenError` when the disk does not take it: then it is not."""
+        """Make a state the device's: law 1. Raises `UnwrittenError` when the disk does not take it: then it is not."""
         if self._stopping.is_set():
-            raise _StoppedError
+            raise StoppedError
         before = self._store.slots
         if slots is before:
             return
         try:
             self._store.write(slots, at_once=slots.active != before.active and not slots.on_trial)
         except WeakspotError as error:
-            raise _UnwrittenError(str(error)) from error
+            raise UnwrittenError(str(error)) from error
 
 
 def _now_ms() -> int:

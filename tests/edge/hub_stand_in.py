@@ -73,7 +73,7 @@ class HubStandIn:
         elif kind is Kind.HEARTBEAT:
             self.heartbeats.append(decode(message.payload, Heartbeat))
         elif kind is Kind.REPORT:
-            self.reports.append(decode(message.payload, RolloutReport))
+            self.reports += [decode(message.payload, RolloutReport)] if message.payload else []
         elif kind is Kind.DETECTIONS:
             self.detections.append(message.payload)
         elif kind is Kind.EVENT:

@@ -112,3 +112,26 @@ def test_an_order_reaches_a_device_that_was_away_and_nonsense_is_counted(
     wait_until(lambda: publisher.faults["bad_message"] == 1)
     hub.assign(ORDER)
     wait_until(lambda: len(orders) == 2, what="what comes after is heard")
+
+
+def retained(broker: Broker) -> list[RolloutReport]:  # noqa: F811
+    """Return what a hub that comes now hears of the device: all that comes before a message that it sends itself."""
+    with contextlib.closing(HubStandIn(broker.port, client_id="late")) as late:
+        late.say(Kind.DETECTIONS, b"mark")
+        wait_until(lambda: late.detections, what="its own message")
+        return list(late.reports)
+
+
+def test_a_report_is_taken_back_by_a_later_start(broker: Broker, publish) -> None:  # noqa: F811
+    """It was withdrawn while the device was away: what a start before this one has left would say `trial` for ever."""
+    before = publish(broker.port, [])
+    before.offer_report(encode(report(3, "trial")))
+    before.start()
+    wait_until(lambda: retained(broker) == [report(3, "trial")], what="it is retained")
+    before.stop(grace_s=1.0)
+    now = publish(broker.port, [])
+    now.start()
+    wait_until(lambda: now.connected)
+    assert retained(broker) == [report(3, "trial")], "who has nothing to say takes nothing back"
+    now.offer_report(b"")
+    wait_until(lambda: retained(broker) == [], what="it is gone")

@@ -26,7 +26,7 @@ from edge.slot_state import (
     start,
     surplus,
 )
-from edge.slot_work import accept, advance, assign, begin_trial, confirm, hold, report_of, roll_back
+from edge.slot_work import accept, advance, assign, begin_trial, confirm, hold, rename, report_of, roll_back
 
 LINE, OTHER = "street", "parking"
 NUMBERS = st.integers(1, 4)
@@ -371,6 +371,26 @@ class Device(RuleBasedStateMachine):
     @rule()
     def withdraw(self) -> None:
         self.move(assign(self.slots, ordered(0, rollout=""), now_ms=1))
+
+    @rule()
+    def order_anew(self) -> None:
+        """A hub that never heard the answer hears it now; nothing is done a second time."""
+        before = self.slots
+        if before.work is not None:
+            order = msgspec.structs.replace(before.work.assignment, at_ms=before.work.assignment.at_ms + 1)
+            self.move(assign(before, order, now_ms=5))
+            assert self.slots.sequence == before.sequence + 1
+            assert (self.phase(), self.slots.active) == (before.work.phase, before.active)
+
+    @rule()
+    def call_it_otherwise(self) -> None:
+        """What is under way was ordered under the old name; what has ended, and what serves, stays."""
+        work = self.slots.work
+        if work is not None:
+            named = msgspec.structs.replace(self.slots, work=msgspec.structs.replace(work, place="yard/gate"))
+            assert rename(named, "yard/gate") is named
+            self.move(rename(named, "yard/door"))
+            assert (self.slots.work is None) == (not work.ended)
 
     @rule(plan=st.integers(1, 9))
     def change_plan(self, plan: int) -> None:

@@ -133,7 +133,8 @@ def take(store: SlotStore, tar: Path, signed: SignedRelease, *, to: str = "confi
 
 
 def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
+    """Return what lies in a folder, but for the room that is taken for a full disk."""
+    return {path.name for path in folder.iterdir() if path.name != "slots.spare"}
 
 
 # What is unpacked
@@ -362,6 +363,17 @@ def fill(disk: Path) -> Path:
     return filler
 
 
+def fill_up(disk: Path) -> Path:
+    """Fill a disk with small blocks that gives some of them late, to the last one."""
+    for _ in range(4):
+        filler = fill(disk)
+        with contextlib.suppress(OSError), filler.open("ab", buffering=0) as file:
+            while True:
+                file.write(bytes(256))
+        os.sync()
+    return filler
+
+
 def test_a_full_disk_keeps_what_it_has(small_disk, tmp_path: Path) -> None:
     disk = small_disk(f"size={SPARE_BYTES + 500_000}")
     store = SlotStore(disk / "models", LINE)
@@ -577,7 +589,7 @@ def test_a_running_daemon_is_asked_and_waited_for(device: Path) -> None:
         assert held.wait(10)
         assert go_back(config, factory=False) == ""
         assert read_slots(folder, line).active == 1
-        assert not (folder / "by-hand.json").exists()
+        assert not list(folder.glob("by-hand-*"))
     finally:
         done.set()
         daemon.join()
@@ -585,11 +597,39 @@ def test_a_running_daemon_is_asked_and_waited_for(device: Path) -> None:
         go_back(config, factory=False, within_s=0.1)
 
 
+@pytest.mark.parametrize("running", [False, True])
+def test_a_person_goes_back_on_a_full_disk(tmp_path: Path, disk: Disk, real, running: bool) -> None:
+    """It is what a full disk must never forbid: the state has its room, and a request to a daemon needs none."""
+    edge_toml = write_config(tmp_path)
+    edge_toml.write_text(edge_toml.read_text().replace('"data"', f'"{disk.mount}/data"'))
+    config = read_config(edge_toml)
+    folder, line = models_folder(config.data_dir), factory_line(config)
+    store = SlotStore(folder, line)
+    take(store, *real[0])
+    fill_up(disk.mount)
+    if running:
+        with hold_folder(config.data_dir):
+            ask(folder, ByHand(to=0))
+            assert store.asked() == ByHand(to=0)
+        return
+    assert go_back(config, factory=False) == ""
+    assert b'"active": 1' in (folder / "slots.json").read_bytes(), "that took nothing"
+    disk.cut_power()
+    disk.power_on()
+    assert read_slots(folder, line).active == 0
+    (folder / "slots.spare").unlink()
+    fill_up(disk.mount)
+    with pytest.raises(UnusableError, match="the disk does not take it"):
+        go_back(config, factory=False)
+
+
 def test_a_word_that_cannot_be_read_is_no_word(store: SlotStore) -> None:
     ask(store.folder, ByHand(to=1))
     assert store.asked() == ByHand(to=1)
     assert store.asked() is None
-    (store.folder / "by-hand.json").write_bytes(b"{")
+    for name in ("by-hand-", "by-hand-x", "by-hand-12", "by-hand--00001"):
+        (store.folder / name).touch()
+    assert store.is_asked()
     assert store.asked() is None
     assert names(store.folder) == set()
 

@@ -16,7 +16,7 @@ import pytest
 
 from edge.config import EdgeConfig, parse_config
 from edge.contract.errors import UnusableError, WeakspotError
-from edge.contract.judgement import Figures, Verdict
+from edge.contract.judgement import Figures, Verdict, add
 from edge.contract.rollout import Assignment, RolloutReport, TrialPlan
 from edge.contract.status import decode, encode
 from edge.detection import Looked
@@ -54,7 +54,7 @@ class StandInFetcher:
 
     repository: Repository
 
-    def __init__(self, folder: Path, _url: str, _root: bytes) -> None:
+    def __init__(self, folder: Path) -> None:
         self.downloads = folder / "downloads"
 
     def refresh(self) -> None:
@@ -79,13 +79,20 @@ class StandInFetcher:
 
 @dataclass
 class Judges:
-    """What judging says: of the arrival, in shadow, in the trial. `trouble`: the child cannot go on."""
+    """What judging says: of the arrival, in shadow, in the trial.
+
+    Attributes:
+        trouble: the child cannot go on.
+        frames: that each child has judged.
+        shares: that were given, one after another.
+    """
 
     golden: Verdict = PASS
     shadow: Verdict = PASS
     trial: Verdict = PASS
     trouble: str = ""
     frames: int = 20
+    shares: list[float] = field(default_factory=list)
     opened: list[tuple[Path | None, Path | None, str]] = field(default_factory=list)
     open_now: int = 0
 
@@ -95,8 +102,9 @@ class StandInJudge:
 
     script = Judges()
 
-    def __init__(self, _config, *, old, new, serving) -> None:
+    def __init__(self, _config, *, old, new, serving, counted) -> None:
         self.serving = serving
+        self.counted = counted
         self.script.opened.append((old, new, serving))
 
     def __enter__(self):
@@ -112,12 +120,23 @@ class StandInJudge:
     def disagreements(self) -> list:
         return []
 
-    def verdict(self, _enough: int) -> Verdict:
-        return self.script.shadow if self.serving == "old" else self.script.trial
+    def verdict(self, enough: int | None) -> Verdict:
+        if self.serving == "old":
+            return self.script.shadow
+        lacking = enough is None or self.figures.frames < enough
+        return WAIT if self.script.trial == PASS and lacking else self.script.trial
 
     @property
     def figures(self):
-        return Figures(frames=self.script.frames)
+        return add(self.counted, Figures(frames=self.script.frames))
+
+    @property
+    def share(self) -> float:
+        return self.script.shares[-1]
+
+    @share.setter
+    def share(self, share: float) -> None:
+        self.script.shares.append(share)
 
     @property
     def trouble(self) -> str:
@@ -220,12 +239,20 @@ def release_of(store: SlotStore, number: int) -> str:
     return "starter-1" if slot is None else slot.release
 
 
-def device_config(folder: Path, *, updates: bool = True, data_dir: Path | None = None) -> EdgeConfig:
-    (folder / "root.json").write_bytes(b"{}")
-    url = f'[updates]\nurl = "http://127.0.0.1:1"\nroot = "{folder / "root.json"}"\npoll_s = 0.1'
+def device_config(
+    folder: Path,
+    *,
+    updates: bool = True,
+    data_dir: Path | None = None,
+    device: str = "gate",
+    url: str = "http://127.0.0.1:1",
+    root: bytes = b"{}",
+) -> EdgeConfig:
+    (folder / "root.json").write_bytes(root)
+    url = f'[updates]\nurl = "{url}"\nroot = "{folder / "root.json"}"\npoll_s = 0.1'
     text = f"""
         site = "yard"
-        device = "gate"
+        device = "{device}"
         data_dir = "{data_dir or folder / "data"}"
         [model]
         threads = 1
@@ -256,7 +283,7 @@ def standing_in(patch: pytest.MonkeyPatch, repository: Repository) -> Iterator[J
     """What is fetched is believed, models open as names only, and judging says what the script says."""
     script = Judges()
     patch.setattr(StandInFetcher, "repository", repository, raising=False)
-    patch.setattr(updater, "Fetcher", StandInFetcher)
+    patch.setattr(updater, "open_fetcher", lambda folder, _updates: StandInFetcher(folder))
     patch.setattr(StandInJudge, "script", script)
     patch.setattr(proving, "Judge", StandInJudge)
     patch.setattr(updater, "tune_on_arrival", lambda *_, **__: PASS)

@@ -45,10 +45,10 @@ class Suite:
     def refresh(self) -> int:
         return main(["--metadata-url", f"{self.server.url}/metadata/", "--metadata-dir", str(self.metadata), "refresh"])
 
-    def download(self, name: str) -> int:
+    def download(self, *names: str) -> int:
         url = ["--metadata-url", f"{self.server.url}/metadata/", "--target-base-url", f"{self.server.url}/targets/"]
         folders = ["--metadata-dir", str(self.metadata), "--target-dir", str(self.targets)]
-        return main([*url, *folders, "--target-name", name, "download"])
+        return main([*url, *folders, *(word for name in names for word in ("--target-name", name)), "download"])
 
     def versions(self) -> dict[str, int]:
         found = {path.stem: json.loads(path.read_bytes()) for path in self.metadata.glob("*.json")}
@@ -92,6 +92,23 @@ def test_artifacts_are_fetched_once_and_replaced_under_one_name(
     assert [path.read_bytes() for path in suite.targets.iterdir()] == [b"another"]
     assert held.exists()
     assert suite.download("street/000009.tar") == 1
+
+
+def test_several_are_fetched_in_their_order_after_one_refresh_up_to_the_first_that_fails(
+    tmp_path: Path, made: MadeRepository, server: LyingServer
+) -> None:
+    for number in (2, 3):
+        made.add_release(number, b"%d" % number)
+    made.publish()
+    suite = Suite(tmp_path, server, made.trusted)
+    assert suite.download("street/000003.tar", "street/000001.tar", "street/000009.tar", "street/000002.tar") == 1
+    asked = [path for path, _ in server.asked]
+    assert asked.count("metadata/timestamp.json") == 1
+    assert [path for path in asked if path.startswith("targets/")] == [
+        made.place("street/000003.tar"),
+        made.place("street/000001.tar"),
+    ]
+    assert sorted(path.read_bytes() for path in suite.targets.iterdir()) == [b"3", b"one"]
 
 
 def test_roots_are_followed_and_a_false_one_ends_it(tmp_path: Path, made: MadeRepository, server: LyingServer) -> None:

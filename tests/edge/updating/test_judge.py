@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.config import MiningConfig
-from edge.contract.judgement import NOTHING, STAYS_S, Figures, add, judge
+from edge.contract.judgement import NOTHING, STAYS_S, Figures, add, judge, side
 from edge.contract.samples import Reason, WitnessKind, decode_event, encode_event
 from edge.detector.detections import Detections
 from edge.detector.detector import open_detector
@@ -20,7 +20,7 @@ from edge.detector.tuned import read_tuned
 from edge.finding import seal
 from edge.updating.judge import Judge, hold_golden, tune_on_arrival
 from edge.updating.pairing import Pair, Sight, fallback, pack, unpack
-from edge.updating.sightings import Objects, Sightings
+from edge.updating.sightings import MOST_TIMES, Objects, Sightings
 from tests.edge.detector.golden_models import jpegs, starter_folder
 from tests.edge.updating import broken_models as broken
 
@@ -45,6 +45,11 @@ def waited(ready) -> None:
     while not ready():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def processor_s(pid: int) -> float:
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 # Two models in one process: what is counted, and the verdict.
@@ -82,7 +87,7 @@ SPOILED = [
     # twice the work
     (broken.slow, 60, "too slow"),
     # a third of the score lost: the sure ones stay
-    (broken.times(0.45), 60, "too few boxes"),
+    (broken.times(0.45), 80, "too few boxes"),
 ]
 
 
@@ -138,6 +143,36 @@ def test_what_walks_counts_as_often_as_what_stands(frames, stride_px):
         a = standing.count(_one(20), time_s=index * 0.2)
         b = walking.count(_one(20 + index * stride_px), time_s=index * 0.2)
         assert len(a) == len(b)
+
+
+@pytest.mark.parametrize(
+    ("period_s", "shown"),
+    [
+        # an hour of a parked car, looked at once a second
+        (1.0, lambda _: True),
+        # one whose score is about the threshold: it comes and goes
+        (1.0, lambda index: index % 3 == 0),
+        # two cameras for a slow device
+        (8.0, lambda _: True),
+    ],
+)
+def test_what_stays_for_an_hour_is_still_one_object(period_s, shown):
+    objects = Objects()
+    steps = range(round(3600 / period_s))
+    counted = [len(objects.count(_one(*[20] * shown(index)), time_s=index * period_s)) for index in steps]
+    assert sum(counted) == MOST_TIMES
+    assert len(objects.count(_one(20, 120), time_s=3601.0)) == 1, "who comes meanwhile is counted"
+    assert len(objects.count(_one(20, 120), time_s=3601.0 + STAYS_S)) == 1
+    assert len(objects.count(_one(120), time_s=3601.0 + 2 * STAYS_S)) == 1
+    assert len(objects.count(_one(20), time_s=3601.0 + 3 * STAYS_S)) == 1, "it was away: another one, for all we know"
+
+
+def test_what_is_remembered_does_not_grow():
+    """An hour of a busy street: who left is forgotten."""
+    objects = Objects()
+    for index in range(3600):
+        objects.count(_one(*((index * 37 + 90 * one) % 1800 for one in range(10))), time_s=float(index))
+        assert len(objects._xyxy) <= 10 * (STAYS_S + 1)
 
 
 def test_each_object_counts_and_a_class_of_its_own():
@@ -198,12 +233,14 @@ def test_a_judge_beside_a_serving_model(tmp_path):
     config = broken.device(tmp_path, cameras=("gate", "door"))
     new = broken.spoiled(tmp_path / "new", broken.times(0.4))
     with Judge(config, old=None, new=new, serving="new", share=8.0) as judging:
+        first = broken.frame(0)
         begun_s = time.perf_counter()
-        assert not judging.offer(broken.frame(0)), "nothing is open yet"
+        assert not judging.offer(first), "nothing is open yet"
         assert time.perf_counter() - begun_s < 1.0
         offered(judging, 20, cameras=("gate", "door"))
         waited(lambda: judging.figures.frames == 40)
         assert judging.verdict(500).reason.startswith("it is blind")
+        assert judging.verdict(None).reason.startswith("it is blind"), "that is no matter of chance"
         found = judging.disagreements()
         assert {one.at.frame.camera for one in found} == {"gate", "door"}
         assert judging.disagreements() == []
@@ -215,6 +252,29 @@ def test_a_judge_beside_a_serving_model(tmp_path):
         assert [witness.kind for witness in finding.witnesses] == [WitnessKind.PEER]
         assert finding.boxes[0].witness is WitnessKind.PEER
         assert 0.4 <= finding.severity == finding.witnesses[0].score <= 1
+
+
+def test_a_judge_goes_on_from_what_another_counted_at_the_share_that_it_is_given(tmp_path):
+    """At a twentieth of a processor it rests for nineteen times as long as it looks."""
+    config = broken.device(tmp_path)
+    before = Figures(frames=100, old=side(scores=[0.9] * 20, threshold=0.3, spent_ms=[8.0] * 40))
+    before = msgspec.structs.replace(before, new=before.old)
+    with Judge(config, old=None, new=None, serving="new", counted=before, share=8.0) as judging:
+        assert judging.figures == before
+        offered(judging, 5)
+        waited(lambda: judging.figures.frames == 105)
+        assert judging.figures.old.boxes >= 20
+        assert judging.verdict(None).outcome == "insufficient", "however many there are"
+        assert judging.verdict(106).outcome == "insufficient"
+        judging.share = 0.05
+        child = judging._bench._child._process.pid
+        begun_s, spent_s = time.monotonic(), -processor_s(child)
+        offered(judging, 4)
+        took_s, spent_s = time.monotonic() - begun_s, spent_s + processor_s(child)
+        assert spent_s > 0
+        assert took_s > 0.5 * spent_s / 0.05, "the last of the four has yet to be rested from"
+        waited(lambda: judging.figures.frames == 109)
+    assert judging.figures.frames == 109, "they stay when it has ended"
 
 
 def test_a_crash_while_the_new_model_is_loaded_is_its_fault(tmp_path, monkeypatch):

@@ -30,6 +30,8 @@ from tests.hub.signed import MadeRepository, made_repository
 pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).resolve().parents[3]
 LONG_S = 300.0
+BAKE_S = 30
+"""Longer than figures wait to be told: so they are on the disk while it bakes."""
 CONFIG = """
 site = "yard"
 device = "gate"
@@ -104,7 +106,7 @@ def order_of(number: int, *, rollout: str = "r1") -> Assignment:
         release=f"starter-{number + 1}",
         number=number,
         target=f"starter/{number:06d}.tar",
-        plan=TrialPlan(shadow_frames=25, trial_frames=25, bake_s=0),
+        plan=TrialPlan(shadow_frames=25, trial_frames=25, bake_s=BAKE_S),
         at_ms=1,
     )
 
@@ -117,16 +119,18 @@ def state(config: EdgeConfig) -> Slots | None:
 
 
 def test_killed_at_every_phase_it_goes_on_and_a_blind_one_is_left(config: EdgeConfig, hub: HubStandIn, start) -> None:
-    """kill -9 as soon as each phase stands on the disk; then a bad release, judged on the same street."""
+    """kill -9 as soon as each phase stands on the disk, and while it bakes; then a bad release, on the same street."""
     hub.assign(order_of(1))
     pause = threading.Event()
     killed: list[str] = []
     process = start()
     for _ in range(int(LONG_S / 0.002)):
         now = state(config)
-        phase = "" if now is None or now.work is None else now.work.phase
+        phase: str = "" if now is None or now.work is None else now.work.phase
         if phase == "confirmed":
             break
+        if phase == "trial" and now.work.frames:
+            phase = "bake"
         if phase and phase not in killed:
             process.send_signal(signal.SIGKILL)
             process.wait()
@@ -134,8 +138,8 @@ def test_killed_at_every_phase_it_goes_on_and_a_blind_one_is_left(config: EdgeCo
             assert list(broken_slots(models_folder(config.data_dir), "starter")) == []
             process = start()
         pause.wait(0.002)
-    assert {"downloading", "golden", "shadow", "trial"} <= set(killed), "phases that last are met"
-    assert killed == [phase for phase in PHASES if phase in killed], "no phase came twice or out of order"
+    assert {"downloading", "golden", "shadow", "trial", "bake"} <= set(killed), "phases that last are met"
+    assert killed == [phase for phase in (*PHASES, "bake") if phase in killed], "no phase came twice or out of order"
     wait_until(lambda: hub.reports and hub.reports[-1].phase == "confirmed", deadline_s=LONG_S, what="it is told")
     last = hub.reports[-1]
     assert (last.serving, last.number) == ("starter-2", 1)

@@ -83,7 +83,8 @@ def test_a_bad_release_is_left_though_the_disk_is_full(small: Device, judges: Ju
     judges.trial = FAIL
     waits_s = [small.updater._guarded_turn() for _ in range(4)]
     assert small.detection.served == [0, 1, 0]
-    assert (on_disk(small).work.phase, small.store.behind) == ("trial", True)
+    assert (on_disk(small).work.phase, small.store.behind) == ("rolled_back", True), "in the room taken beforehand"
+    assert b'"phase": "trial"' in (small.store.folder / "slots.json").read_bytes()
     last = small.publisher.reports[-1]
     assert (last.phase, last.reason, last.serving) == ("rolled_back", "it is blind", "starter-1")
     assert max(waits_s) <= updater._IDLE_S
@@ -91,6 +92,7 @@ def test_a_bad_release_is_left_though_the_disk_is_full(small: Device, judges: Ju
     small.turn()
     assert (on_disk(small).work.phase, on_disk(small).active, small.store.behind) == ("rolled_back", 0, False)
     assert on_disk(small) == small.store.slots
+    assert b'"phase": "rolled_back"' in (small.store.folder / "slots.json").read_bytes()
 
 
 def test_figures_that_cannot_be_written_do_not_hold_up_a_trial(
@@ -385,7 +387,7 @@ def test_what_serves_badly_is_left_though_nobody_can_judge_it(device: Device, ju
 
 
 def test_a_request_that_cannot_be_read_is_forgotten(device: Device) -> None:
-    path = device.store.folder / "by-hand.json"
-    path.write_bytes(b"{")
+    path = device.store.folder / "by-hand-nowhere"
+    path.touch()
     device.turn()
     assert not path.exists()
