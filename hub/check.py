@@ -66,8 +66,11 @@ def _policies(devices: Sequence[DeviceStatus]) -> list[str]:
 
 
 def _rollouts(rollouts: Sequence[RolloutLine]) -> list[str]:
-    told = ", ".join(f"{one.model}/{one.number} {one.state}" for one in rollouts)
-    return [f"{'rollouts':10} {cut(told, 80 - 11)}"] if told else []
+    active = ", ".join(f"{one.model}/{one.number} {one.state}" for one in rollouts if not one.failed_late)
+    late = ", ".join(f"{one.model}/{one.number} on {one.failed_late}" for one in rollouts if one.failed_late)
+    told = [active] if active else []
+    told += [f"complete, and failed since: {late}"] if late else []
+    return [f"{'rollouts':10} {cut(line, 80 - 11)}" for line in told]
 
 
 def _frozen(devices: Sequence[DeviceStatus]) -> list[str]:

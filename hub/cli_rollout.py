@@ -29,10 +29,11 @@ from hub.store import Store
 rollout = typer.Typer(
     no_args_is_help=True,
     help="Bring a signed release to the devices in waves: one device, 5 %, 25 %, all of them.\n\n"
-    "Each device judges the release beside the model that it has, on the same frames, before it trusts it. A wave"
-    " follows when 95 % of the one before have confirmed and it has baked. One failure in the first, two or 5 % in a"
-    " later one, and the rollout stops and sends every device back. A device that is online and does not come to an end"
-    " has failed; one that is offline has not.",
+    "Each device judges the release beside the model that it has, on the same frames, before it trusts it: it bakes for"
+    " an hour, in which the hub judges what all of them have counted together. A wave follows when 95 % of the one"
+    " before have confirmed. One failure in the first, two or 5 % in a later one, or figures that fail together, and"
+    " the rollout stops and sends every device back. A device that is online and does not come to an end has failed;"
+    " one that is offline has not.",
 )
 
 Model = Annotated[
@@ -59,7 +60,9 @@ def rollout_start(
     waves: Annotated[
         str, typer.Option(metavar="PERCENT,...", help="How many have it after each wave that follows the first device.")
     ] = "5,25,100",
-    bake: Annotated[int, typer.Option(min=0, max=100_000, metavar="MINUTES", help="Between two waves.")] = 60,
+    bake: Annotated[
+        int, typer.Option(min=0, max=30 * 1440, metavar="MINUTES", help="So long at least it serves on trial.")
+    ] = 60,
     timeout: Annotated[
         int, typer.Option(min=1, max=8760, metavar="HOURS", help="Online for so long without an end is a failure.")
     ] = 72,
@@ -69,9 +72,6 @@ def rollout_start(
     trial_frames: Annotated[
         int, typer.Option(min=1, max=1_000_000, metavar="N", help="Judged while it serves, before it is confirmed.")
     ] = 300,
-    canary_times: Annotated[
-        int, typer.Option(min=1, max=100, metavar="N", help="So many times of both are judged on the first device.")
-    ] = 4,
     repository: RepositoryFolder = None,
     config: Config = Path("hub.toml"),
     database: Database = None,
@@ -98,10 +98,8 @@ def rollout_start(
         labels=tuple(label or ()),
         canary=canary,
         waves_permille=_permille(waves),
-        bake_s=bake * 60,
         timeout_s=timeout * 3600,
-        trial=TrialPlan(shadow_frames=shadow_frames, trial_frames=trial_frames),
-        canary_times=canary_times,
+        trial=TrialPlan(shadow_frames=shadow_frames, trial_frames=trial_frames, bake_s=bake * 60),
     )
     with Store.open(find_database(config=config, database=database), create=False) as store:
         begun = start_rollout(store, found.signed, plan, now_ms=_now_ms(), baseline=baseline_of(place, found))

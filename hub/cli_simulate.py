@@ -26,9 +26,14 @@ Connect devices that are not there, to rehearse a rollout.
 
 They say their state, follow the orders of `hub rollout`, judge a release
 by the rule of the real devices and report. What they see is made up, and
-the signed repository is not read. Take a hub, a database and a broker of
-their own: the broker must let one client write for all of them, and the
-hub remembers every device that it ever heard of.
+the signed repository is not read: each release counts as the baseline of
+the next, and a device goes back to that or to nothing. Take a hub, a
+database and a broker of their own: the broker must let one client write
+for all of them, and the hub remembers every device that it ever heard of.
+
+Their clock is real: a bake takes the minutes that the plan says, and the
+devices judge a fifth of --fps in it. At --fps 300 they see in a minute
+what cameras of 5 frames a second see in an hour.
 
 Every release is good but for those that --bad names. The kinds:
 
@@ -41,8 +46,8 @@ Every release is good but for those that --bad names. The kinds:
   worse       every object's logit falls by STRENGTH (1.5)
 
 \b
-  hub simulate --devices 200 --bad 13=worse &
-  hub rollout start 13
+  hub simulate --devices 200 --fps 300 --bad 13=worse &
+  hub rollout start MODEL/13 --bake 1
 
 A terminal shows how they stand; at the end it is printed.
 """

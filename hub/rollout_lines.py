@@ -42,8 +42,12 @@ def status_lines(status: RolloutStatus) -> list[str]:
     if status.reason:
         lines += wrapped(plain_text(status.reason, most=400))
     lines.append(f"begun {utc(status.started_at_ms)} for {_scope(status.plan)}: {status.in_scope} heard")
-    if status.next_s is not None:
-        lines.append(f"next wave in about {spell_seconds(status.next_s)}")
+    lines += _trial_lines(status)
+    if status.failed_late:
+        lines += wrapped(
+            f"{counted(status.failed_late, 'device')} failed since it was complete; the others keep it:"
+            f" hub rollout rollback {status.model} sends every device back"
+        )
     if status.foreign:
         lines += wrapped(
             f"{counted(status.foreign, 'device')} got newer orders than this database knows; they are left alone"
@@ -66,6 +70,14 @@ def status_lines(status: RolloutStatus) -> list[str]:
     lines += _device_lines([one for one in status.devices if one.standing in _ORDER])
     lines += _stays_lines(status)
     return [*lines, *_next(status)]
+
+
+def _trial_lines(status: RolloutStatus) -> list[str]:
+    if not status.on_trial:
+        return []
+    bake_s = status.plan.trial.bake_s
+    bakes = f", and confirm when they have baked for {spell_seconds(bake_s)}" if bake_s else ""
+    return wrapped(f"{counted(status.on_trial, 'device')} on trial: they serve it beside the old model{bakes}")
 
 
 def _next(status: RolloutStatus) -> list[str]:

@@ -5,18 +5,19 @@ all of them. hub.rollouts keeps it in the database and speaks with the devices; 
 
 Laws:
 
-1. A wave begins only after the one before it has at least 95 % of its devices confirmed, and has baked; what is missing
-   to that, once every device has ended, a person accepts (`resume`) or nobody.
+1. A wave begins only after the one before it has at least 95 % of its devices confirmed; what is missing to that, once
+   every device has ended, a person accepts (`resume`) or nobody. A device bakes before it confirms, not a wave after.
 2. A wave with `stop_at` failures stops the rollout: every device that has the release is ordered back, also of earlier
    waves, and nobody is ordered to install any more. A stopped rollout does not go on; a new one may.
 3. A failure is a device that rolled back, one whose own figures are broken, or one that was online for the whole of
-   `timeout_s` without an end. One that is offline does not fail; it does not confirm either, and half of a wave must
-   have confirmed before the next.
+   `timeout_s` without an end. One that is offline, or whose cameras give no frame to judge by, does not fail; it does
+   not confirm either, and half of a wave must have confirmed before the next.
 4. A report counts for its own device, of this release and rollout, when it is newer than the last that counted: twice,
    late or out of order it changes nothing. A device that failed stays failed, whatever it says later.
 5. Durations are sums of steps of at most `MAX_STEP_MS`: a hub that was down, or whose clock jumps, times nobody out.
-6. Before a wave is followed by the next, or by the end, what all confirmed devices counted is judged together: what is
-   too little to show on one device shows there. If that fails, every device is ordered back.
+6. What the devices counted is judged together at every step until the end, and after a halt: of those on trial, too, so
+   that what is too little to show on one device stops the rollout before a wave has confirmed. If that fails, every
+   device is ordered back.
 7. A device that keeps the release, because nothing signed allows it the way back to what it had, is ordered to install
    the release's baseline, where the repository had that when the rollout began. No other device is.
 8. An order that is newer than what is known of a device wins, whoever gave it: a hub that was replaced by an older
@@ -66,7 +67,29 @@ def told(rollout: Rollout, member: Member, report: RolloutReport) -> Member:
         return member
     if not _is_newer(report, member) or not _can_be(report, member):
         return member
-    return _told(member, report)
+    return _told(member, report, late=rollout.state == "complete")
+
+
+def turned_up(rollout: Rollout, place: Place, report: RolloutReport) -> Rollout:
+    """Return it with a device ordered back that is no member and says that it serves the release that was stopped.
+
+    It was renamed since. The same object where nothing was stopped, or it says something else. Its answer to the order
+    comes later than this report.
+    """
+    about = (report.rollout, report.model, report.release, report.number, report.serving)
+    if about != (rollout.id, rollout.model, rollout.release, rollout.number, rollout.release):
+        return rollout
+    if rollout.state not in {"stopped", "rolled_back"} or place in rollout.members:
+        return rollout
+    order = Member(
+        place=place,
+        wave=rollout.plan.last_wave + 1,
+        action="back",
+        ordered_at_ms=max(rollout.stepped_at_ms, rollout.started_at_ms + 1),
+        sequence=report.sequence,
+        boot_id=report.boot_id,
+    )
+    return _with(rollout, [order])
 
 
 def adopt(rollout: Rollout, place: Place, order: Assignment) -> Rollout:
@@ -100,7 +123,7 @@ def step(rollout: Rollout, fleet: Sequence[Heard], *, now_ms: int) -> Rollout:
         return _follow_back(rollout, fleet, now_ms=now_ms)
     in_scope = [one for one in fleet if rollout.plan.covers(one)]
     after = _age(rollout, fleet, now_ms=now_ms)
-    if after.active and (fault := _fault(after)) is not None:
+    if after.active and (fault := _fault(after) or _pool_fault(after)):
         return _stop(after, fault, now_ms=now_ms)
     if after.state == "running":
         after = _go_on(after, in_scope, now_ms=now_ms)
@@ -162,7 +185,7 @@ def _can_be(report: RolloutReport, member: Member) -> bool:
     return report.phase != "confirmed" or serves_it
 
 
-def _told(member: Member, report: RolloutReport) -> Member:
+def _told(member: Member, report: RolloutReport, *, late: bool) -> Member:
     reason = report.reason
     failed = member.action == "install" and report.phase == "rolled_back"
     counts = report.figures is not None and not member.instead
@@ -178,8 +201,10 @@ def _told(member: Member, report: RolloutReport) -> Member:
         reported_at_ms=report.at_ms,
         reason=member.reason if member.failed and not member.instead else reason,
         frames=report.frames,
+        no_frames=report.no_frames,
         figures=report.figures if counts else member.figures,
         failed=member.failed or failed,
+        failed_late=member.failed_late or (late and failed and not member.failed),
     )
 
 
@@ -192,14 +217,13 @@ def _age(rollout: Rollout, fleet: Sequence[Heard], *, now_ms: int) -> Rollout:
     changed = [
         aged for one in rollout.members.values() if (aged := _aged(one, one.place in online, spent_ms)) is not one
     ]
-    baked_ms = rollout.baked_ms + spent_ms if _passed(rollout) else 0
-    return replace(_with(rollout, changed), stepped_at_ms=now_ms, baked_ms=baked_ms)
+    return replace(_with(rollout, changed), stepped_at_ms=now_ms)
 
 
 def _aged(member: Member, online: bool, spent_ms: int) -> Member:  # noqa: FBT001  # it is private, and short
     if member.phase in ENDED or member.action == "back":
         return member
-    if online:
+    if online and not member.no_frames:
         return replace(member, waited_ms=member.waited_ms + spent_ms, away_ms=0)
     return replace(member, away_ms=member.away_ms + spent_ms)
 
@@ -231,8 +255,8 @@ def _stop(rollout: Rollout, why: str, *, now_ms: int) -> Rollout:
     return replace(after, state="stopped", reason=why)
 
 
-def _fault(rollout: Rollout) -> str | None:
-    """Return which wave is the first that has failed, and why."""
+def _fault(rollout: Rollout) -> str:
+    """Return which wave is the first that has failed, and why; "" for none."""
     for wave in range(rollout.plan.last_wave + 2):
         count = count_wave(rollout, wave)
         if count.devices and count.failed >= stop_at(wave, max(count.size, count.devices)):
@@ -240,13 +264,22 @@ def _fault(rollout: Rollout) -> str | None:
             late = sum(standing(rollout, one) == "timed_out" for one in _ordered(rollout, wave))
             why = said[0] if said else f"{late} timed out" if late else "no reason was given"
             return f"{wave_name(rollout.plan, wave)}: {count.failed} of {count.devices} failed: {why}"
-    return None
+    return ""
 
 
 def _pool_fault(rollout: Rollout) -> str:
-    """Return why what the confirmed devices counted fails together; "" when it does not."""
-    told_ones = [one for one in rollout.members.values() if standing(rollout, one) == "confirmed"]
-    verdict = judge_pool([one.figures for one in told_ones if one.figures is not None])
+    """Return why what all devices counted fails together; "" when it does not. Not of those that counted too little."""
+    enough = rollout.plan.trial.shadow_frames + rollout.plan.trial.trial_frames
+    pool = [
+        one.figures
+        for one in rollout.members.values()
+        if one.action == "install"
+        and one.phase in {"trial", "confirmed"}
+        and not one.failed
+        and one.figures is not None
+        and one.figures.frames >= enough
+    ]
+    verdict = judge_pool(pool)
     return f"all devices together: {verdict.reason}" if verdict.outcome == "fail" else ""
 
 
@@ -273,11 +306,6 @@ def _undecided(rollout: Rollout) -> bool:
 
 def _go_on(rollout: Rollout, in_scope: Sequence[Heard], *, now_ms: int) -> Rollout:
     while _passed(rollout):
-        needs_bake = rollout.wave >= 0 and rollout.sizes[rollout.wave] > 0
-        if needs_bake and rollout.baked_ms < rollout.plan.bake_s * 1000:
-            return rollout
-        if why := _pool_fault(rollout) if needs_bake else "":
-            return _stop(rollout, why, now_ms=now_ms)
         if rollout.wave == rollout.plan.last_wave:
             return replace(rollout, state="complete", reason="")
         following = _begin_wave(rollout, in_scope, now_ms=now_ms)
@@ -304,7 +332,7 @@ def _begin_wave(rollout: Rollout, in_scope: Sequence[Heard], *, now_ms: int) -> 
         reach = len(rollout.members) + len(free)
         target = max(1, reach * rollout.plan.waves_permille[wave - 1] // 1000)
         drawn = free[: max(0, target - len(rollout.members))]
-    begun = replace(rollout, wave=wave, sizes=(*rollout.sizes, len(drawn)), baked_ms=0)
+    begun = replace(rollout, wave=wave, sizes=(*rollout.sizes, len(drawn)))
     return _order(begun, drawn, wave=wave, now_ms=now_ms)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal, NamedTuple
 import msgspec
 
 from edge.contract.judgement import Figures
-from edge.contract.rollout import MOST_FRAMES, Assignment, Phase, TrialPlan
+from edge.contract.rollout import Assignment, Phase, TrialPlan
 
 AWAY_MS: Final = 15 * 60_000
 STAYS_MS: Final = 120_000
@@ -45,35 +45,31 @@ class RolloutPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             releases.
         canary: SITE/DEVICE of the first device; "" draws one.
         waves_permille: how much of the scope has it after each wave that follows the canary; rising to 1000.
-        bake_s: from the moment when a wave has confirmed to the next wave.
-        timeout_s: a device's time online from its order to its end.
-        trial: what each device looks at before it confirms.
-        canary_times: so many times of that the first device looks at: it is the only judge then.
+        timeout_s: a device's time online from its order to its end; at least twice the bake, which is in it.
+        trial: what each device looks at before it confirms, and how long it bakes.
     """
 
     sites: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     canary: str = ""
     waves_permille: tuple[Annotated[int, msgspec.Meta(ge=1, le=1000)], ...] = (50, 250, 1000)
-    bake_s: Annotated[int, msgspec.Meta(ge=0, le=365 * 86400)] = 3600
     timeout_s: _PositiveSeconds = 3 * 86400
     trial: TrialPlan = TrialPlan()
-    canary_times: Annotated[int, msgspec.Meta(ge=1, le=100)] = 4
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` when the waves do not rise to all: who is in none of them would count as a late joiner."""
+        """Raise `ValueError` when the waves do not rise to all, or the bake leaves a device too little time.
+
+        Who is in none of the waves would count as a late joiner.
+        """
         if list(self.waves_permille) != sorted(set(self.waves_permille)):
             msg = f"the waves must rise, not {self.waves_permille}"
             raise ValueError(msg)
         if self.waves_permille[-1:] != (1000,):
             msg = "the last wave must be 100 %; `hub rollout halt` stops before it"
             raise ValueError(msg)
-
-    def trial_of(self, wave: int) -> TrialPlan:
-        """Return what a device of a wave looks at before it confirms."""
-        times = self.canary_times if wave == CANARY else 1
-        frames = (min(times * one, MOST_FRAMES) for one in (self.trial.shadow_frames, self.trial.trial_frames))
-        return msgspec.structs.replace(self.trial, **dict(zip(("shadow_frames", "trial_frames"), frames, strict=True)))
+        if self.timeout_s < 2 * self.trial.bake_s:
+            msg = f"a timeout of {self.timeout_s} s is less than twice the bake of {self.trial.bake_s} s"
+            raise ValueError(msg)
 
     @property
     def last_wave(self) -> int:
@@ -107,8 +103,10 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
         figures: the newest that it has told; None before.
         failed: it rolled back, told figures that fail by themselves, or timed out and was ordered back, whatever came
             after.
+        failed_late: it failed when the rollout was complete.
+        no_frames: it says that no camera gives it a frame to judge by.
         waited_ms: online without an end; of one that was ordered back: online and keeping the release.
-        away_ms: offline without a break.
+        away_ms: offline, or without a frame, without a break.
     """
 
     place: Place
@@ -124,6 +122,8 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     frames: int = 0
     figures: Figures | None = None
     failed: bool = False
+    failed_late: bool = False
+    no_frames: bool = False
     waited_ms: int = 0
     away_ms: int = 0
 
@@ -138,7 +138,6 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
         wave: the present one; -1 before the canary is drawn.
         sizes: how many devices each wave that has begun was to have.
         accepted: the wave that a person let pass; -1.
-        baked_ms: since the present wave has confirmed.
         stepped_at_ms: the last step.
         members: by place.
     """
@@ -156,7 +155,6 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     wave: int = -1
     sizes: tuple[int, ...] = ()
     accepted: int = -1
-    baked_ms: int = 0
     stepped_at_ms: int = 0
     members: Mapping[Place, Member] = {}
 
@@ -191,7 +189,8 @@ def assignment(rollout: Rollout, member: Member) -> Assignment:
         release=of.release,
         number=of.number,
         target=of.target,
-        plan=rollout.plan.trial_of(member.wave),
+        instead_of=rollout.number if member.instead else 0,
+        plan=rollout.plan.trial,
         at_ms=member.ordered_at_ms,
     )
 

@@ -242,7 +242,8 @@ class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         in_scope: devices of the sites and labels that were heard, with or without an order.
-        next_s: seconds until the present wave has baked; None while it has not confirmed, or nothing is to come.
+        on_trial: devices that serve the release and have not confirmed it: while they bake, mostly.
+        failed_late: devices that failed since it was complete.
         foreign: devices with an order that is newer than this database.
     """
 
@@ -257,7 +258,8 @@ class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True):
     plan: RolloutPlan
     wave: str
     in_scope: int
-    next_s: int | None
+    on_trial: int
+    failed_late: int
     waves: list[WaveLine]
     devices: list[DeviceLine]
     foreign: int
@@ -270,7 +272,6 @@ def rollout_status(store: Store, rollout: Rollout) -> RolloutStatus:
     late = count_wave(rollout, rollout.plan.last_wave + 1)
     if late.devices:
         waves.append(WaveLine(name=wave_name(rollout.plan, late.wave), count=late))
-    baking = rollout.state == "running" and rollout.baked_ms > 0
     members = sorted(rollout.members.values(), key=lambda one: (one.wave, one.place))
     return RolloutStatus(
         id=rollout.id,
@@ -284,7 +285,8 @@ def rollout_status(store: Store, rollout: Rollout) -> RolloutStatus:
         plan=rollout.plan,
         wave=wave_name(rollout.plan, rollout.wave) if rollout.wave >= 0 else "",
         in_scope=sum(rollout.plan.covers(one) for one in fleet.values()),
-        next_s=max(0, rollout.plan.bake_s - rollout.baked_ms // 1000) if baking else None,
+        on_trial=sum(one.phase == "trial" and one.action == "install" and not one.failed for one in members),
+        failed_late=sum(one.failed_late for one in members),
         waves=waves,
         devices=[
             DeviceLine(

@@ -1,16 +1,21 @@
 """One simulated device: what it makes of an assignment, by a clock that is given. No network, no files.
 
 It goes through the phases of edge.contract.rollout and judges a release by edge.contract.judgement, the very rule of
-the real device. Only what the two models see is made up: see hub.scenery. No bytes are fetched, and the golden set is
-always passed.
+the real device. Only what the two models see is made up: see hub.scenery. No bytes are fetched, the golden set is
+always passed, and every release names the one before it as its baseline.
 
 Laws:
 
 1. A release is confirmed only after the judgement passed it twice: in the shadow of the old one, and on trial.
 2. The sequence of its reports rises, also from one run of the simulator to the next.
 3. Whatever ends an installation early, the device serves the release again that it served before.
+4. Nothing below the highest number that was confirmed is activated, but for the baseline of what it replaces: ordered
+   back from a release that it has confirmed, the device goes to that baseline, or says that it keeps the release.
+5. On trial it bakes for as long as the plan says: it looks at fewer frames, tells its figures now and then, fails by
+   the early chance only, and is judged by the usual one at the end.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -18,11 +23,15 @@ from typing import Final
 import numpy as np
 
 from edge.contract.judgement import NOTHING, Figures, add, judge
-from edge.contract.rollout import ENDED, Assignment, Phase, RolloutReport
+from edge.contract.rollout import BAKE_REPORTS, ENDED, Assignment, Phase, RolloutReport
 from edge.contract.status import CameraHealth, Heartbeat, SpoolHealth, State
 from hub.scenery import MOMENT, Fault, Scene
 
 FACTORY: Final = "factory"
+SENT_BACK: Final = "the hub sent it back"
+BAKING: Final = 5
+"""So many times fewer frames are judged while nothing but the bake is waited for: of five a second, one."""
+_TELL_S: Final = 15.0
 _STEPS: Final[dict[Phase, tuple[Phase, float]]] = {
     "assigned": ("downloading", 0.5),
     "downloading": ("verified", 3.0),
@@ -56,16 +65,21 @@ class _Work:
     """An assignment that is followed, or was.
 
     Attributes:
-        due_ms: the end of the phase, or of the moment that is looked at.
-        figures, in_all: judged in this phase; in shadow and trial together.
+        due_ms: the end of the phase, or of the moments that are looked at.
+        frames, moments: of each of these moments, and how many they are.
+        told_ms: when figures were last told of.
+        figures, before: judged in this phase; on trial: in the shadow before it.
     """
 
     assignment: Assignment
     phase: Phase
     due_ms: float
     begun_ms: float
+    frames: int = MOMENT
+    moments: int = 1
+    told_ms: float = 0.0
     figures: Figures = NOTHING
-    in_all: Figures = NOTHING
+    before: Figures = NOTHING
     reason: str = ""
 
 
@@ -77,7 +91,9 @@ class SimulatedDevice:
         self.serving, self.number = FACTORY, 0
         self.last: RolloutReport | None = None
         """The newest report, to be said again at every connect."""
-        self._before = (FACTORY, 0)
+        self._names = {0: FACTORY}
+        self._held = {0}  # numbers that have proved themselves here
+        self._previous = self._earlier = self._highest = 0
         self._faults = faults
         self._rng = np.random.default_rng(seed)
         self._scene = Scene(self._rng, objects=place.objects, detect_ms=place.detect_ms)
@@ -95,19 +111,46 @@ class SimulatedDevice:
         work = self._work
         if not assignment.rollout or (work is not None and _is_same(work.assignment, assignment)):
             return []
-        if work is not None and work.phase == "trial":  # whatever comes now, the trial is over
-            self.serving, self.number = self._before
+        if work is not None and _goes_on(work, assignment):
+            work.assignment = assignment
+            return [self._say(now_ms)]
+        if work is not None and work.phase == "trial":  # whatever else comes now, the trial is over
+            self._end_trial()
         if assignment.action == "back":
             return [self._send_back(assignment, now_ms)]
-        phase: Phase = "confirmed" if assignment.number == self.number else "assigned"
-        self._work = _Work(assignment, phase, due_ms=now_ms + self._about("assigned"), begun_ms=now_ms)
+        number = assignment.number
+        phase: Phase = "assigned"
+        reason = ""
+        if number == self.number:
+            phase, reason = "confirmed", "it serves already"
+        elif not self._may_activate(number):
+            phase, reason = "rolled_back", f"{number} is below {self._highest}, and nothing signed allows it"
+        self._work = _Work(assignment, phase, now_ms + self._about("assigned"), now_ms, reason=reason)
         return [self._say(now_ms)]
 
     def _send_back(self, assignment: Assignment, now_ms: int) -> RolloutReport:
+        phase: Phase = "rolled_back"
+        reason = SENT_BACK
         if self.number == assignment.number:
-            self.serving, self.number = self._before
-        self._work = _Work(assignment, "rolled_back", now_ms, now_ms, reason="the hub sent it back")
+            to = [one for one in (self._previous, self.number - 1) if one in self._held and self._may_activate(one)]
+            if to:
+                self._serve(to[0])
+                self._previous = 0
+            else:
+                phase, reason = "confirmed", "nothing signed allows the way back"
+        self._work = _Work(assignment, phase, now_ms, now_ms, reason=reason)
         return self._say(now_ms)
+
+    def _may_activate(self, number: int) -> bool:
+        """Return law 4."""
+        return number >= self._highest or number == self.number - 1
+
+    def _serve(self, number: int) -> None:
+        self.number, self.serving = number, self._names[number]
+
+    def _end_trial(self) -> None:
+        self._serve(self._previous)
+        self._previous = self._earlier
 
     def step(self, now_ms: int) -> list[RolloutReport]:
         """Do what is due by now; return a report for each phase that was reached."""
@@ -118,48 +161,72 @@ class SimulatedDevice:
                 self._go_on(work, _STEPS[work.phase][0], at_ms)
             else:
                 self._look(work, at_ms)
-            if work.phase != before:
+            if work.phase != before or self._is_to_tell(work, at_ms):
+                work.told_ms = at_ms
                 reports.append(self._say(int(at_ms)))
         return reports
 
     def _go_on(self, work: _Work, phase: Phase, at_ms: float) -> None:
-        work.phase, work.begun_ms, work.figures = phase, at_ms, NOTHING
-        judges = phase in {"shadow", "trial"}
-        work.due_ms = at_ms + (self._moment_ms(work) if judges else self._about(phase))
+        work.phase, work.begun_ms, work.before, work.figures = phase, at_ms, work.figures, NOTHING
+        if phase in {"shadow", "trial"}:
+            self._plan_look(work, at_ms)
+        else:
+            work.due_ms = at_ms + self._about(phase)
+
+    def _plan_look(self, work: _Work, at_ms: float) -> None:
+        """Look at the next moment, or, where enough was seen of each and the bake is waited for, at several."""
+        left = _enough(work) - work.figures.frames
+        moment_ms = 1000 * MOMENT / self.place.fps
+        if left > 0 or work.phase == "shadow":
+            work.frames, work.moments = min(MOMENT, left) if left > 0 else MOMENT, 1
+            work.due_ms = at_ms + moment_ms * work.frames / MOMENT
+            return
+        until_ms = work.told_ms + 1000 * _tell_s(work)
+        bake_ends_ms = work.begun_ms + 1000 * work.assignment.plan.bake_s
+        if at_ms < bake_ends_ms:
+            until_ms = min(until_ms, bake_ends_ms)
+        work.frames, work.moments = MOMENT // BAKING, max(1, math.ceil((until_ms - at_ms) / moment_ms))
+        work.due_ms = at_ms + moment_ms * work.moments
+
+    def _is_to_tell(self, work: _Work, at_ms: float) -> bool:
+        return work.phase == "trial" and at_ms - work.told_ms >= 1000 * _tell_s(work)
 
     def _look(self, work: _Work, at_ms: float) -> None:
-        """Judge one more moment, which has just passed."""
-        enough = _enough(work)
-        seen = self._scene.look(_next_frames(work), self._faults.get(work.assignment.number))
+        """Judge what was looked at until now."""
+        fault = self._faults.get(work.assignment.number)
+        seen = self._scene.look(work.frames, fault, moments=work.moments)
         if seen is None:
             self._roll_back(work, "its process died")
             return
-        work.figures, work.in_all = add(work.figures, seen), add(work.in_all, seen)
-        verdict = judge(work.figures, enough=enough)
+        work.figures = add(work.figures, seen)
+        plan, spent_s = work.assignment.plan, (at_ms - work.begun_ms) / 1000
+        bake_s = plan.bake_s if work.phase == "trial" else 0
+        early = spent_s < bake_s
+        verdict = judge(work.figures, enough=max(_enough(work), work.figures.frames + early))
         if verdict.outcome == "fail":
             self._roll_back(work, verdict.reason)
         elif verdict.outcome == "pass":
             self._pass(work, at_ms)
-        elif at_ms - work.begun_ms > 1000 * work.assignment.plan.within_s:
+        elif spent_s > bake_s + plan.within_s:
             self._roll_back(work, f"insufficient: {verdict.reason}"[:64].rstrip())
         else:
-            work.due_ms = at_ms + self._moment_ms(work)
+            self._plan_look(work, at_ms)
 
     def _pass(self, work: _Work, at_ms: float) -> None:
         if work.phase == "trial":
             work.phase = "confirmed"
+            self._highest = max(self._highest, self.number)
+            self._held = {0, self.number, *self._held & {self._previous, self.number - 1}}
             return
-        self._before = (self.serving, self.number)
-        self.serving, self.number = work.assignment.release, work.assignment.number
+        self._earlier, self._previous = self._previous, self.number
+        self._names[work.assignment.number] = work.assignment.release
+        self._serve(work.assignment.number)
         self._go_on(work, "trial", at_ms)
 
     def _roll_back(self, work: _Work, reason: str) -> None:
         if work.phase == "trial":
-            self.serving, self.number = self._before
+            self._end_trial()
         work.phase, work.reason = "rolled_back", reason
-
-    def _moment_ms(self, work: _Work) -> float:
-        return 1000 * _next_frames(work) / self.place.fps
 
     def _about(self, phase: Phase) -> float:
         return float(1000 * _STEPS[phase][1] * self._rng.uniform(0.5, 2.0))
@@ -168,6 +235,7 @@ class SimulatedDevice:
         assert self._work is not None
         work = self._work
         self._sequence = max(self._sequence + 1, at_ms)
+        in_all = add(work.before, work.figures)
         self.last = RolloutReport(
             rollout=work.assignment.rollout,
             model=work.assignment.model,
@@ -179,7 +247,7 @@ class SimulatedDevice:
             reason=work.reason,
             frames=work.figures.frames,
             serving=self.serving,
-            figures=work.in_all if work.in_all.frames else None,
+            figures=in_all if in_all.frames else None,
             at_ms=at_ms,
         )
         return self.last
@@ -250,10 +318,14 @@ def _enough(work: _Work) -> int:
     return plan.shadow_frames if work.phase == "shadow" else plan.trial_frames
 
 
-def _next_frames(work: _Work) -> int:
-    """How many frames the next look has: a moment's, or those that are still asked for."""
-    left = _enough(work) - work.figures.frames
-    return min(MOMENT, left) if left > 0 else MOMENT
+def _tell_s(work: _Work) -> float:
+    return max(_TELL_S, work.assignment.plan.bake_s / BAKE_REPORTS)
+
+
+def _goes_on(work: _Work, assignment: Assignment) -> bool:
+    """Whether the release that is being installed is what another rollout asks for, too."""
+    asks = assignment.action == work.assignment.action and assignment.number == work.assignment.number
+    return asks and work.phase not in ENDED
 
 
 def _is_same(one: Assignment, other: Assignment) -> bool:

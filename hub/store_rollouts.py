@@ -12,6 +12,7 @@ Laws:
 
 import sqlite3
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import msgspec
@@ -20,13 +21,14 @@ from msgspec.structs import replace
 from edge.contract.errors import UnusableError
 from edge.contract.rollout import Assignment, RolloutReport
 from edge.contract.status import State, decode, encode
-from hub.rollout_rules import adopt, told
-from hub.rollout_state import OLDER_COPY, Heard, Member, Place, Rollout, assignment, faults
+from hub.rollout_rules import adopt, told, turned_up
+from hub.rollout_state import OLDER_COPY, Heard, Member, Place, Rollout, assignment, faults, standing
 from hub.store_rows import immediate
 
 _heads: Final = msgspec.json.Decoder(Rollout)
 _members: Final = msgspec.json.Decoder(Member)
 _states: Final = msgspec.json.Decoder(State)
+_KEPT: Final = 8192  # rows that are read again every second, and seldom differ; about 6 KB each
 
 
 class OrderRow(NamedTuple):
@@ -62,13 +64,13 @@ class Rollouts:
     def stepped(self, *, late: bool) -> list[Rollout]:
         """Return those that time moves, oldest first.
 
-        They are the active ones; with `late` also the newest complete one of each line, and the newest of each line,
-        whose devices may be on their way back.
+        They are the active ones; with `late` also the newest complete one of each line, and those that were stopped
+        or rolled back as long as a device has its order of them: it may be on its way back.
         """
         rows = self._connection.execute(
             "SELECT id, head FROM rollout WHERE state IN ('running', 'halted') OR ? AND (id IN"
-            " (SELECT max(id) FROM rollout WHERE state = 'complete' GROUP BY model) OR id IN"
-            " (SELECT max(id) FROM rollout GROUP BY model)) ORDER BY id",
+            " (SELECT max(id) FROM rollout WHERE state = 'complete' GROUP BY model) OR state IN"
+            " ('stopped', 'rolled_back') AND id IN (SELECT rollout_id FROM device_order)) ORDER BY id",
             (late,),
         )
         return [_whole(self._connection, *row) for row in rows.fetchall()]
@@ -105,7 +107,7 @@ class Rollouts:
         """Return every device that was heard, as it is now, in order of site and device."""
         rows = self._connection.execute("SELECT site, device, online, state FROM device ORDER BY site, device")
         return [
-            _heard(Place(site, device), bool(online), None if state is None else _states.decode(state))
+            _heard(Place(site, device), bool(online), None if state is None else _state(state))
             for site, device, online, state in rows
         ]
 
@@ -113,7 +115,8 @@ class Rollouts:
         """Return the devices that this rollout may not draw.
 
         They have an order of another line, of a newer rollout of this one, or one that was given after this rollout
-        began and is not known here.
+        began and is not known here; or they are still on their way back from an older release of the line: beside
+        what was stopped, nothing can be judged.
         """
         number = _number(self._connection, rollout.id)
         rows = self._connection.execute(
@@ -122,7 +125,17 @@ class Rollouts:
             " UNION SELECT site, device FROM foreign_order WHERE at_ms > ?",
             (rollout.model, number, rollout.started_at_ms),
         )
-        return {Place(*row) for row in rows}
+        return {Place(*row) for row in rows} | self._going_back(rollout.model, before=number)
+
+    def _going_back(self, model: str, *, before: int) -> set[Place]:
+        rows = self._connection.execute(
+            "SELECT r.head, m.member FROM device_order o JOIN rollout r ON r.id = o.rollout_id"
+            " JOIN rollout_member m USING (rollout_id, site, device)"
+            " WHERE r.model = ? AND r.id < ? AND r.state IN ('stopped', 'rolled_back')",
+            (model, before),
+        )
+        at = ((_head(head), _member(encoded)) for head, encoded in rows)
+        return {member.place for head, member in at if standing(head, member) == "going_back"}
 
     def orders(self) -> list[OrderRow]:
         """Return what every device is to be sent; not to those with a newer order that is not known here."""
@@ -148,13 +161,16 @@ class Rollouts:
 def hear_report(cursor: sqlite3.Cursor, report: RolloutReport, *, site: str, device: str) -> None:
     """Take a device's report in, inside the caller's transaction; what does not count changes nothing."""
     row = cursor.execute(
-        "SELECT r.id, r.head, m.member FROM rollout r JOIN rollout_member m ON m.rollout_id = r.id"
-        " WHERE r.name = ? AND m.site = ? AND m.device = ?",
-        (report.rollout, site, device),
+        "SELECT r.id, r.head, m.member FROM rollout r LEFT JOIN rollout_member m"
+        " ON m.rollout_id = r.id AND m.site = ? AND m.device = ? WHERE r.name = ?",
+        (site, device, report.rollout),
     ).fetchone()
     if row is None:
         return
     number, head, encoded = row
+    if encoded is None:
+        _turn_up(cursor, number, _heads.decode(head), report, place=Place(site, device))
+        return
     before = _members.decode(encoded)
     after = told(_heads.decode(head), before, report)
     if after is not before:
@@ -162,6 +178,13 @@ def hear_report(cursor: sqlite3.Cursor, report: RolloutReport, *, site: str, dev
             "UPDATE rollout_member SET member = ? WHERE rollout_id = ? AND site = ? AND device = ?",
             (msgspec.json.encode(after), number, site, device),
         )
+
+
+def _turn_up(cursor: sqlite3.Cursor, number: int, rollout: Rollout, report: RolloutReport, *, place: Place) -> None:
+    """Order one back that is no member and serves what was stopped: it had another name when it was ordered."""
+    after = turned_up(rollout, place, report)
+    if after is not rollout:
+        _put_member(cursor.connection, number, after, after.members[place])
 
 
 def hear_order(connection: sqlite3.Connection, order: Assignment, *, site: str, device: str, now_ms: int) -> None:
@@ -193,6 +216,21 @@ def _asks_alike(one: Assignment, other: Assignment) -> bool:
     return (one.rollout, one.action, one.number) == (other.rollout, other.action, other.number)
 
 
+@lru_cache(maxsize=64)
+def _head(encoded: bytes) -> Rollout:
+    return _heads.decode(encoded)
+
+
+@lru_cache(maxsize=_KEPT)
+def _member(encoded: bytes) -> Member:
+    return _members.decode(encoded)
+
+
+@lru_cache(maxsize=_KEPT)
+def _state(encoded: bytes) -> State:
+    return _states.decode(encoded)
+
+
 def _heard(place: Place, online: bool, state: State | None) -> Heard:  # noqa: FBT001 - as the row has it
     if state is None:
         return Heard(place, online, updates=False)
@@ -206,7 +244,7 @@ def _number(connection: sqlite3.Connection, name: str) -> int:
 
 def _whole(connection: sqlite3.Connection, number: int, head: bytes) -> Rollout:
     rows = connection.execute("SELECT member FROM rollout_member WHERE rollout_id = ?", (number,))
-    members = {member.place: member for member in (_members.decode(row[0]) for row in rows)}
+    members = {member.place: member for member in (_member(row[0]) for row in rows)}
     return replace(_heads.decode(head), members=members)
 
 

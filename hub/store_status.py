@@ -39,12 +39,13 @@ class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RolloutLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A rollout that runs or is halted."""
+    """A rollout. `failed_late`: devices that failed since it was complete."""
 
     model: str
     release: str
     number: int
     state: str
+    failed_late: int = 0
 
 
 class HubStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +53,8 @@ class HubStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     `frame_bytes`: of the frames here. `finding_frame_bytes`: of every finding's frame, wherever it is. `recall`: of the
     cameras whose control frames were looked at twice in the last days. `weak_spots` counts them by state; `regressed`
-    names those that had been fixed and came back. `rollouts`: those that are halted, then those that run.
+    names those that had been fixed and came back. `rollouts`: those that are halted, then those that run,
+    then the newest of a line that are complete and of which devices failed since.
     """
 
     at_ms: int
@@ -105,15 +107,24 @@ def hub_status(connection: sqlite3.Connection, *, now_ms: int) -> HubStatus:
                 )
             ],
             recall=by_camera(shown_hours(connection, now_ms=now_ms), now_ms=now_ms),
-            rollouts=[
-                msgspec.json.decode(head, type=RolloutLine)
-                for (head,) in connection.execute(
-                    "SELECT head FROM rollout WHERE state IN ('running', 'halted') ORDER BY state, model"
-                )
-            ],
+            rollouts=_rollouts(connection),
         )
     finally:
         connection.rollback()
+
+
+def _rollouts(connection: sqlite3.Connection) -> list[RolloutLine]:
+    active = connection.execute("SELECT head FROM rollout WHERE state IN ('running', 'halted') ORDER BY state, model")
+    complete = connection.execute(
+        "SELECT r.head, count(*) FROM rollout r JOIN rollout_member m ON m.rollout_id = r.id"
+        " WHERE r.state = 'complete' AND r.id IN (SELECT max(id) FROM rollout GROUP BY model)"
+        " AND json_extract(CAST(m.member AS TEXT), '$.failed_late') GROUP BY r.id ORDER BY r.model"
+    )
+    lines = [msgspec.json.decode(head, type=RolloutLine) for (head,) in active]
+    return lines + [
+        msgspec.structs.replace(msgspec.json.decode(head, type=RolloutLine), failed_late=failed)
+        for head, failed in complete
+    ]
 
 
 class _Count(NamedTuple):

@@ -111,10 +111,8 @@ def test_scope_and_plan_are_what_was_asked_for(hub: Run) -> None:
         "labels": ["gate"],
         "canary": "lab/cam3",
         "waves_permille": [100, 1000],
-        "bake_s": 300,
         "timeout_s": 7200,
-        "trial": {"shadow_frames": 50, "trial_frames": 60, "within_s": 86400},
-        "canary_times": 4,
+        "trial": {"shadow_frames": 50, "trial_frames": 60, "bake_s": 300, "within_s": 86400},
     }
     assert (told["number"], told["in_scope"], told["state"]) == (1, 20, "running")
 
@@ -169,6 +167,30 @@ def test_wait_ends_with_the_rollout(hub: Run) -> None:
     assert hub("status", "yard", "--wait")[0] == 1
 
 
+def test_what_bakes_and_what_failed_after_the_end_is_said(hub: Run) -> None:
+    hub("start", "yard", "--bake", 30)
+
+    def changed(one: Rollout, state: str, phase: str) -> Rollout:
+        places = [Place("lab", f"cam{n}") for n in range(3)]
+        late = phase == "rolled_back"
+        members = {
+            place: Member(place=place, wave=3, ordered_at_ms=NOW, phase=phase, failed=late, failed_late=late)
+            for place in places
+        }
+        return replace(one, state=state, wave=3, sizes=(0, 0, 0, 3), members=members)
+
+    stored(lambda one: changed(one, "running", "trial"))
+    _, out, _ = hub("status")
+    said = "3 devices on trial: they serve it beside the old model, and confirm when they have baked for 30 minutes"
+    assert said in out.replace("\n", " ")
+    stored(lambda one: changed(one, "complete", "rolled_back"))
+    status, out, _ = hub("status")
+    said = "3 devices failed since it was complete; the others keep it: hub rollout rollback yard sends every device"
+    assert said in out.replace("\n", " ")
+    assert status == 0
+    assert json.loads(hub("status", "--json")[1])["rollouts"][0]["failed_late"] == 3
+
+
 def test_the_devices_that_did_not_confirm_are_named_with_their_reason(hub: Run) -> None:
     hub("start", "yard")
     reason = "blind: the old model saw 14, the new one 0; " + "x" * 100
@@ -201,6 +223,7 @@ def test_the_devices_that_did_not_confirm_are_named_with_their_reason(hub: Run) 
     [
         (["start", "yard/9"], "has no release yard/9"),
         (["start", "yard", "--waves", "25,5"], "this plan cannot be followed"),
+        (["start", "yard", "--timeout", "1"], "a timeout of 3600 s is less than twice the bake of 3600 s"),
         (["start", "yard", "--waves", "5,50"], "the last wave must be 100 %"),
         (["start", "yard", "--waves", "a"], "--waves are percentages from 0.1 to 100 with commas between them"),
         (["start", "yard", "--waves", "5,inf"], "--waves are percentages from 0.1 to 100"),

@@ -35,7 +35,7 @@ from hub.rollout_state import (
 NOW = 1_700_000_000_000
 MINUTE = 60_000
 OLD, NEW = "street-11", "street-12"
-PLAN = RolloutPlan(bake_s=600, timeout_s=3600)
+PLAN = RolloutPlan(timeout_s=3600, trial=TrialPlan(bake_s=600))
 
 
 def begun(plan: RolloutPlan = PLAN, *, name: str = "r-1") -> Rollout:
@@ -136,19 +136,15 @@ def test_a_good_release_goes_out_in_waves(devices: int, sizes: list[int]) -> Non
     assert len(run.rollout.members) == devices
 
 
-def test_a_wave_bakes_before_the_next_and_anew_when_it_falls_back() -> None:
-    run = Run(fleet(40), replace(PLAN, timeout_s=86400))
+def test_a_wave_follows_when_the_one_before_has_confirmed_and_not_while_it_is_on_trial() -> None:
+    run = Run(fleet(40))
     run.up_to(1)
     (place,) = run.wave(1)
+    run.say(place, "trial")
+    run.step(50)
+    assert run.rollout.wave == 1, "it bakes"
     run.say(place, "confirmed")
-    run.step(9)
-    assert run.rollout.wave == 1, "nine of ten minutes"
-    run.say(place, "trial")  # set up anew: it starts over
-    run.step(5)
-    run.say(place, "confirmed")
-    run.step(9)
-    assert run.rollout.wave == 1
-    run.step(2)
+    run.step()
     assert run.rollout.wave == 2
 
 
@@ -170,7 +166,7 @@ def test_only_the_scope_is_ordered() -> None:
         Heard(Place("south", "d"), True, ("gate",)),  # the label, of another site
         Heard(Place("north", "e"), False, ("gate",)),  # away
     ]
-    run = Run(yards, replace(PLAN, sites=("north",), labels=("gate", "door"), bake_s=0))
+    run = Run(yards, replace(PLAN, sites=("north",), labels=("gate", "door")))
     for _ in range(10):
         run.step()
         for place in run.rollout.members:
@@ -236,16 +232,23 @@ def test_when_a_wave_fails_every_device_is_sent_back() -> None:
     assert (count.failed, count.back, count.going_back) == (2, 2, 38)
 
 
-def test_the_canary_looks_longer() -> None:
-    run = Run(fleet(200))
+def test_a_device_that_fails_when_it_is_complete_is_counted_as_that() -> None:
+    run = Run(fleet(84), replace(PLAN, waves_permille=(250, 1000)))
     run.up_to(1)
-    frames = {
-        wave: {assignment(run.rollout, run.rollout.members[place]).plan.shadow_frames for place in run.wave(wave)}
-        for wave in (0, 1)
-    }
-    assert frames == {0: {800}, 1: {200}}
-    most = RolloutPlan(trial=TrialPlan(shadow_frames=900_000)).trial_of(0)
-    assert (most.shadow_frames, most.trial_frames) == (1_000_000, 1200)
+    before, *others = run.wave(1)
+    run.say(before, "rolled_back", "slow")
+    for place in others:
+        run.say(place, "confirmed")
+    run.until(lambda: run.rollout.wave == 2)
+    run.confirm(2)
+    run.until(lambda: run.rollout.state == "complete")
+    late = others[0]
+    run.say(late, "rolled_back", "it failed 3 starts")
+    run.say(before, "rolled_back", "slow")  # said again at a connect
+    run.step()
+    assert run.rollout.state == "complete", "one that starts no more is no reason to take it from the others"
+    assert standing(run.rollout, run.rollout.members[late]) == "failed"
+    assert [one.place for one in run.rollout.members.values() if one.failed_late] == [late]
 
 
 def test_a_canary_that_falls_back_later_stops_what_came_after_it() -> None:
@@ -327,6 +330,20 @@ def test_one_that_is_offline_does_not_fail_and_another_takes_its_place() -> None
     run.say(other, "confirmed")
     run.until(lambda: run.rollout.wave >= 1)
     assert standing(run.rollout, run.rollout.members[away]) == "away"
+
+
+def test_one_without_a_frame_to_judge_by_does_not_time_out() -> None:
+    run = Run(fleet(40))
+    run.step()
+    (canary,) = run.wave(0)
+    run.rollout = hear(run.rollout, canary, says("shadow", 1, no_frames=True))
+    run.step(65)
+    assert run.rollout.state == "running"
+    assert standing(run.rollout, run.rollout.members[canary]) == "away"
+    assert len(run.wave(0)) == 2, "another is drawn, as for one that is offline"
+    run.rollout = hear(run.rollout, canary, says("shadow", 2))
+    run.step()
+    assert standing(run.rollout, run.rollout.members[canary]) == "waiting"
 
 
 def test_a_wave_does_not_pass_on_the_word_of_a_few() -> None:
@@ -466,7 +483,7 @@ def test_a_device_that_was_set_up_anew_is_heard_again() -> None:
 
 
 def counted(*, sees: float = 1.0, not_finite: int = 0, frames: int = 500, busy: int = 0) -> Figures:
-    """500 paired frames on which the new model sees this share of the old one's boxes."""
+    """Paired frames, of which the new model sees this share of the old one's boxes."""
     boxes = 300 + busy
     return Figures(
         frames=frames,
@@ -475,26 +492,57 @@ def counted(*, sees: float = 1.0, not_finite: int = 0, frames: int = 500, busy: 
     )
 
 
-def with_figures(run: Run, wave: int, *, sees: float) -> None:
+def with_figures(run: Run, wave: int, *, sees: float, phase: Phase = "confirmed", frames: int = 500) -> None:
     for n, place in enumerate(run.wave(wave)):
         run.sequence += 1
-        figures = counted(sees=sees + 0.01 * (n % 3), busy=10 * (n % 4))
-        run.rollout = hear(run.rollout, place, says("confirmed", run.sequence, figures=figures))
+        figures = counted(sees=sees + 0.01 * (n % 3), busy=10 * (n % 4), frames=frames)
+        run.rollout = hear(run.rollout, place, says(phase, run.sequence, figures=figures))
 
 
-@pytest.mark.parametrize(("sees", "stops"), [(1.0, False), (0.95, False), (0.7, True)])
-def test_what_no_device_sees_alone_stops_it_together(sees: float, stops: bool) -> None:
+@pytest.mark.parametrize(
+    ("sees", "phase", "frames", "stops"),
+    [
+        (1.0, "trial", 500, False),
+        (0.95, "trial", 500, False),
+        (0.7, "trial", 500, True),  # before one of the wave has confirmed
+        (0.7, "trial", 499, False),  # shadow and trial are not through: 200 and 300
+        (0.7, "confirmed", 500, True),
+        (0.7, "shadow", 500, False),  # of a start before: it is not on trial
+    ],
+)
+def test_what_no_device_sees_alone_stops_it_together(sees: float, phase: Phase, frames: int, stops: bool) -> None:
     run = Run(fleet(200))
     run.step()
     with_figures(run, 0, sees=sees)
     run.until(lambda: run.rollout.wave == 1)
-    with_figures(run, 1, sees=sees)
-    run.step(20)
+    with_figures(run, 1, sees=sees, phase=phase, frames=frames)
+    run.step()
     assert run.rollout.state == ("stopped" if stops else "running")
     if stops:
-        assert run.rollout.wave == 1
+        assert (run.rollout.wave, count_wave(run.rollout, 2).devices) == (1, 0)
         assert "on 10 devices" in run.rollout.reason
         assert set(run.orders().values()) == {"back"}, "the canary, too"
+
+
+def test_what_is_seen_together_stops_a_halted_one_too() -> None:
+    run = Run(fleet(200))
+    run.up_to(1)
+    run.rollout = halt(run.rollout, reason="by hand")
+    with_figures(run, 1, sees=0.7, phase="trial")
+    run.step()
+    assert run.rollout.state == "stopped"
+
+
+def test_a_device_that_failed_is_not_judged_together_with_the_others() -> None:
+    run = Run(fleet(200))
+    run.up_to(2)
+    with_figures(run, 2, sees=1.0, phase="trial")
+    broken = run.wave(2)[0]
+    run.sequence += 1
+    report = says("rolled_back", run.sequence, reason="NaN", figures=counted(not_finite=3))
+    run.rollout = hear(run.rollout, broken, report)
+    run.step()
+    assert run.rollout.state == "running", "one of 40"
 
 
 def test_one_device_with_odd_figures_stops_nothing() -> None:
@@ -587,9 +635,10 @@ def test_a_device_that_cannot_go_back_installs_the_baseline() -> None:
     run.step(3)
     member = run.rollout.members[stuck]
     order_ = assignment(run.rollout, member)
-    assert (order_.action, order_.number, order_.release, order_.target) == (
+    assert (order_.action, order_.number, order_.instead_of, order_.release, order_.target) == (
         "install",
         11,
+        12,
         "street-11b",
         BASELINE.target,
     )
@@ -673,6 +722,16 @@ def test_waves_that_do_not_rise_are_refused() -> None:
         RolloutPlan(waves_permille=(250, 50))
 
 
+@pytest.mark.parametrize(("timeout_s", "bake_s"), [(7199, 3600), (1, 1), (3600, 0), (7200, 3600)])
+def test_a_bake_that_leaves_too_little_time_is_refused(timeout_s: int, bake_s: int) -> None:
+    trial = TrialPlan(bake_s=bake_s)
+    if timeout_s < 2 * bake_s:
+        with pytest.raises(ValueError, match=f"less than twice the bake of {bake_s} s"):
+            RolloutPlan(timeout_s=timeout_s, trial=trial)
+    else:
+        assert RolloutPlan(timeout_s=timeout_s, trial=trial).trial.bake_s == bake_s
+
+
 def order(action: str, *, at_ms: int) -> Assignment:
     return Assignment(
         rollout="r-1",
@@ -719,7 +778,7 @@ class AnyRollout(RuleBasedStateMachine):
         baseline=st.sampled_from([None, BASELINE]),
     )
     def begin(self, n: int, permille: tuple[int, ...], baseline: Baseline | None) -> None:
-        self.run_ = Run(fleet(n), replace(PLAN, waves_permille=permille, bake_s=120, timeout_s=1800))
+        self.run_ = Run(fleet(n), replace(PLAN, waves_permille=permille, timeout_s=1800))
         self.run_.rollout = replace(self.run_.rollout, baseline=baseline)
         self.n = n
         self.reports: list[tuple[Place, RolloutReport]] = []

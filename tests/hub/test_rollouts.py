@@ -10,7 +10,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edge.contract.errors import UnusableError
 from edge.contract.release import SignedRelease
-from edge.contract.rollout import Assignment, Phase, RolloutReport
+from edge.contract.rollout import Assignment, Phase, RolloutReport, TrialPlan
 from edge.contract.status import State, decode, encode
 from edge.contract.topics import Kind, topic
 from edge.slot_state import Slots
@@ -34,7 +34,8 @@ from tests.hub.made import arrival
 
 __all__ = ["broker"]  # a fixture
 NOW = 1_700_000_000_000
-PLAN = RolloutPlan(bake_s=0, timeout_s=3600)
+AT_ONCE = TrialPlan(bake_s=0)
+PLAN = RolloutPlan(timeout_s=3600, trial=AT_ONCE)
 OLD = "street-11"
 
 
@@ -132,15 +133,16 @@ class World:
         order = self.line.retained[place]
         self.hear(Kind.REPORT, encode(report(order, phase, self.sequence, reason=reason)), place.device)
 
-    def confirm_all(self) -> None:
+    def confirm_all(self, *, but: Place | None = None) -> None:
         for place, order in self.line.retained.items():
-            self.say(place, "confirmed" if order.action == "install" else "rolled_back")
+            if place != but:
+                self.say(place, "confirmed" if order.action == "install" else "rolled_back")
 
-    def up_to(self, wave: int) -> None:
+    def up_to(self, wave: int, *, but: Place | None = None) -> None:
         for _ in range(20):
             if self.rollout.wave >= wave:
                 return
-            self.confirm_all()
+            self.confirm_all(but=but)
             self.step(2)
         pytest.fail(f"it stands at wave {self.rollout.wave}: {self.rollout.state} {self.rollout.reason}")
 
@@ -199,7 +201,7 @@ def test_a_new_connection_gets_every_order_again(world: World) -> None:
 
 
 def test_no_time_passes_without_a_connection(world: World) -> None:
-    begin(world, plan=RolloutPlan(bake_s=0, timeout_s=120))
+    begin(world, plan=RolloutPlan(trial=AT_ONCE, timeout_s=120))
     world.step()
     world.line.connection = None
     world.step(600)
@@ -209,7 +211,7 @@ def test_no_time_passes_without_a_connection(world: World) -> None:
 
 
 def test_a_restart_goes_on_where_it_was(world: World) -> None:
-    begin(world, plan=RolloutPlan(bake_s=0, timeout_s=200))
+    begin(world, plan=RolloutPlan(trial=AT_ONCE, timeout_s=200))
     world.up_to(2)
     before = world.rollout
     for _ in range(4):
@@ -258,7 +260,7 @@ def test_reports_that_are_not_of_an_order_are_harmless(world: World) -> None:
 
 def test_labels_come_from_the_devices_own_state(world: World) -> None:
     world.hear(Kind.STATE, online("cam9", labels=("gate",)), "cam9")
-    begin(world, plan=RolloutPlan(bake_s=0, labels=("gate",)))
+    begin(world, plan=RolloutPlan(trial=AT_ONCE, labels=("gate",)))
     world.up_to(0)
     world.step()
     assert set(world.line.retained) == {Place("lab", "cam9")}
@@ -281,6 +283,83 @@ def test_late_joiners_get_the_newest_complete_one(world: World) -> None:
     world.hear(Kind.STATE, online("newer"), "newer")
     world.step(10)
     assert world.line.retained["lab", "newer"].number == 12
+    world.holds()
+
+
+def test_who_is_on_the_way_back_gets_the_next_release_after_that(world: World) -> None:
+    """Beside what was stopped the next release would be judged wrongly: as too many boxes beside a blind one."""
+    begin(world, 12)
+    world.up_to(1)
+    had = set(world.line.retained)
+    late = min(had)
+    for place in had - {late}:
+        world.say(place, "rolled_back", "blind")
+    roll_back_rollout(world.store, "street", now_ms=world.now_ms)
+    world.step(12)
+    begin(world, 13)
+    world.up_to(3, but=late)
+    assert (world.line.retained[late].number, world.line.retained[late].action) == (12, "back")
+    assert {order.number for place, order in world.line.retained.items() if place != late} == {13}
+    world.say(late, "rolled_back")
+    world.step(12)
+    assert (world.line.retained[late].number, world.line.retained[late].action) == (13, "install")
+    world.holds()
+
+
+def test_a_device_that_keeps_what_was_stopped_gets_the_baseline_also_after_the_next_has_begun(world: World) -> None:
+    start_rollout(world.store, signed(12), PLAN, now_ms=world.now_ms, baseline=signed(11))
+    world.step()
+    ((canary, _),) = world.line.retained.items()
+    world.say(canary, "confirmed")
+    roll_back_rollout(world.store, "street", now_ms=world.now_ms)
+    world.step(2)
+    begin(world, 13)
+    world.say(canary, "confirmed")  # nothing signed allows the way back
+    world.step(200)
+    order = world.line.retained[canary]
+    assert (order.number, order.action, order.instead_of) == (11, "install", 12)
+    world.say(canary, "confirmed")
+    world.up_to(3)
+    world.step(12)
+    assert world.line.retained[canary].number == 13
+    world.holds()
+
+
+@pytest.mark.parametrize(
+    ("phase", "serving", "ordered"),
+    [
+        ("confirmed", "street-12", True),  # it has it
+        ("trial", "street-12", True),  # it serves it
+        ("rolled_back", OLD, False),  # it has gone back
+        ("shadow", OLD, False),  # it was renamed in between, and gives it up by itself
+    ],
+)
+def test_a_device_that_was_renamed_is_sent_back_under_its_new_name(
+    world: World, phase: Phase, serving: str, ordered: bool
+) -> None:
+    begin(world, 12)
+    world.step()
+    ((canary, order),) = world.line.retained.items()
+    world.hear(Kind.STATE, online("renamed"), "renamed")
+    said = encode(report(order, phase, 7, serving=serving))
+    world.hear(Kind.REPORT, said, "renamed")
+    world.step(2)
+    assert Place("lab", "renamed") not in world.line.retained, "nothing was stopped"
+    world.say(canary, "rolled_back", "blind")
+    world.step(2)
+    world.hear(Kind.REPORT, said, "renamed")
+    world.step(2)
+    found = world.line.retained.get(Place("lab", "renamed"))
+    assert (found is not None and found.action == "back") == ordered
+    if ordered:
+        world.sequence = 7
+        world.say(Place("lab", "renamed"), "rolled_back")
+        world.step(2)
+        assert "lab/renamed" not in {
+            f"{one.site}/{one.device}"
+            for one in rollout_status(world.store, world.rollout).devices
+            if one.standing == "going_back"
+        }
     world.holds()
 
 
@@ -323,6 +402,25 @@ def test_the_hub_s_status_names_what_runs_and_what_is_halted_in_one_line(world: 
     for number in range(20):
         begin(world, 999_999, model=f"a-line-with-a-name-{number}")
     assert [len(line) for line in told()] == [80]
+
+
+def test_what_fails_after_the_end_is_said_in_the_status_of_the_hub(world: World) -> None:
+    begin(world)
+    world.up_to(3)
+    world.confirm_all()
+    world.step(2)
+    assert world.rollout.state == "complete"
+    for n in (3, 7):
+        world.say(Place("lab", f"cam{n}"), "rolled_back", "it failed 3 starts")
+    world.step(20)
+    told = status_lines(world.store.status(now_ms=NOW))
+    assert "rollouts   complete, and failed since: street/12 on 2" in told
+    shown = rollout_status(world.store, world.rollout)
+    assert (shown.state, shown.failed_late, shown.waves[-1].count.back) == ("complete", 2, 0)
+    world.holds()
+    begin(world, 13)
+    told = [line for line in status_lines(world.store.status(now_ms=NOW)) if line.startswith("rollouts")]
+    assert told == ["rollouts   street/13 running"], "there is a newer one"
 
 
 def test_halt_resume_and_roll_back(world: World) -> None:
@@ -495,8 +593,10 @@ def test_a_backup_from_before_a_rollout_leaves_its_devices_alone(world: World, t
     assert (world.rollout.number, world.rollout.state, world.rollout.reason) == (12, "halted", OLDER_COPY)
     assert world.line.retained == retained
     resume_rollout(world.store, "")
-    world.up_to(3)
-    world.step(5)
+    for _ in range(10):
+        if world.rollout.wave < 3:  # it comes as far as it can: of its own devices some may follow the newer one
+            world.confirm_all()
+            world.step(2)
     newer = {place for place, order in retained.items() if order.number == 13}
     assert {place: world.line.retained[place] for place in newer} == {place: retained[place] for place in newer}
     world.restart(settled=False)

@@ -1,5 +1,6 @@
 """Simulated devices: what one does with its orders, how a fleet stands before a broker, a hub and a rollout."""
 
+import itertools
 import subprocess
 import sys
 import time
@@ -8,19 +9,23 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edge.contract.errors import UnusableError
-from edge.contract.rollout import ENDED, PHASES, Assignment, TrialPlan
+from edge.contract.judgement import side
+from edge.contract.release import SignedRelease
+from edge.contract.rollout import BAKE_REPORTS, ENDED, PHASES, Assignment, TrialPlan
 from edge.contract.settings import BrokerSettings
+from edge.slot_state import Slots, forget, surplus
+from edge.slot_work import accept, advance, assign, begin_trial, confirm, hold, roll_back
 from hub.cli_simulate import read_fault
 from hub.release import named_release
 from hub.rollout_state import RolloutPlan
 from hub.rollouts import find_rollout, start_rollout
-from hub.scenery import USUAL, Ailment, Fault
+from hub.scenery import USUAL, Ailment, Fault, count_side
 from hub.simulate import Fleet, make_devices, standing_lines
-from hub.simulated import FACTORY, Place, SimulatedDevice, draw_places
+from hub.simulated import BAKING, FACTORY, Place, SimulatedDevice, draw_places
 from hub.store import Store
 from tests.brokers import broker, wait_until
 from tests.hub.devices import Hub
@@ -33,10 +38,11 @@ __all__ = ["broker"]  # a fixture
 BUSY = Place(site="sim", device="busy", fps=10.0, objects=15.0)
 EMPTY = Place(site="sim", device="empty", fps=10.0, objects=0.0)
 SIMULATED = ("--devices", "8", "--fps", "500", "--bad", "2=blind", "--json")
-SOON = TrialPlan(shadow_frames=100, trial_frames=100, within_s=60)
+SOON = TrialPlan(shadow_frames=100, trial_frames=100, bake_s=0, within_s=60)
+AT_ONCE = TrialPlan(bake_s=0, within_s=600)
 
 
-def order(number: int = 2, *, rollout: str = "r-1", action="install", plan: TrialPlan = SOON) -> Assignment:
+def order(number: int = 1, *, rollout: str = "r-1", action="install", plan: TrialPlan = SOON) -> Assignment:
     target = f"line/{number:06d}.tar"
     return Assignment(
         rollout=rollout,
@@ -59,7 +65,7 @@ def test_a_good_release_goes_through_every_phase_in_order() -> None:
     one = device()
     reports = one.assign(order(), now_ms=1000) + one.step(10**6)
     assert [report.phase for report in reports] == [phase for phase in PHASES if phase != "rolled_back"]
-    assert [report.serving for report in reports] == [FACTORY] * 6 + ["line-2"] * 2
+    assert [report.serving for report in reports] == [FACTORY] * 6 + ["line-1"] * 2
     sequences = [report.sequence for report in reports]
     assert sequences == sorted(set(sequences))
     assert reports[-1].figures is not None
@@ -79,8 +85,8 @@ def test_a_good_release_goes_through_every_phase_in_order() -> None:
 )
 def test_a_bad_release_is_rolled_back_for_what_it_is(kind: Ailment, why: str) -> None:
     for seed in range(10):
-        one = device(seed=seed, r2=Fault(ailment=kind, strength=USUAL[kind]))
-        one.assign(order(plan=TrialPlan(within_s=600)), now_ms=1000)
+        one = device(seed=seed, r1=Fault(ailment=kind, strength=USUAL[kind]))
+        one.assign(order(plan=AT_ONCE), now_ms=1000)
         one.step(10**7)
         assert one.last is not None
         assert (one.last.phase, one.last.serving, one.serving) == ("rolled_back", FACTORY, FACTORY)
@@ -92,9 +98,9 @@ def test_the_stronger_the_fault_the_sooner_it_shows() -> None:
     caught = []
     for strength in (0.5, 5.0):
         fault = Fault(ailment=Ailment.WORSE, strength=strength)
-        ended = [device(seed=seed, r2=fault) for seed in range(20)]
+        ended = [device(seed=seed, r1=fault) for seed in range(20)]
         for one in ended:
-            one.assign(order(plan=TrialPlan(within_s=600)), now_ms=0)
+            one.assign(order(plan=AT_ONCE), now_ms=0)
             one.step(10**7)
         caught.append(sum(one.phase == "rolled_back" for one in ended))
     assert caught[0] < 10 < caught[1]
@@ -119,6 +125,117 @@ def test_back_takes_a_release_away_that_serves_or_is_on_trial_or_was_never_there
         (report,) = one.assign(order(action="back"), now_ms=now_ms + 1)
         assert (report.phase, report.serving, one.serving) == ("rolled_back", FACTORY, FACTORY)
         assert one.step(10**7) == []
+
+
+def test_it_bakes_for_as_long_as_it_is_told_to_and_tells_its_figures() -> None:
+    plan = TrialPlan(shadow_frames=100, trial_frames=100, bake_s=1200)
+    one = device()
+    reports = one.assign(order(plan=plan), now_ms=0) + one.step(10**7)
+    trial = [report for report in reports if report.phase == "trial"]
+    confirmed = reports[-1]
+    assert confirmed.phase == "confirmed"
+    assert 1200 <= (confirmed.at_ms - trial[0].at_ms) / 1000 <= 1200 + 5, "a moment of 50 frames is 5 s here"
+    assert len(trial) == BAKE_REPORTS
+    apart = {(after.at_ms - before.at_ms) // 1000 for before, after in itertools.pairwise(trial)}
+    assert apart <= set(range(100, 106)), "1200 s through 12, to a moment"
+    judged = [report.figures.frames for report in trial if report.figures is not None]
+    assert judged == sorted(judged)
+    baked = confirmed.frames - plan.trial_frames
+    assert baked == pytest.approx(1190 * BUSY.fps / BAKING, abs=BUSY.fps * 5)
+
+
+@pytest.mark.parametrize(
+    ("plan", "tells"),
+    [
+        (TrialPlan(bake_s=60), 15),  # not more often than every 15 s
+        (TrialPlan(bake_s=7200), 600),
+    ],
+)
+def test_the_longer_it_bakes_the_rarer_it_tells(plan: TrialPlan, tells: int) -> None:
+    one = device()
+    one.assign(order(plan=plan), now_ms=0)
+    trial = [report.at_ms // 1000 for report in one.step(10**8) if report.phase == "trial"]
+    assert all(tells <= after - before <= tells + 5 for before, after in itertools.pairwise(trial[1:]))
+
+
+def test_what_shows_only_in_the_bake_is_rolled_back_there() -> None:
+    """A release that takes its process with it on 1 frame of 2,000 is through shadow and trial in most runs."""
+    fault = Fault(ailment=Ailment.CRASH, strength=0.0005)
+    ended = [device(seed=seed, r1=fault) for seed in range(10)]
+    last = []
+    for one in ended:
+        one.assign(order(plan=TrialPlan(bake_s=7200)), now_ms=0)
+        last.append(one.step(10**8)[-1])
+    assert {report.phase for report in last} == {"rolled_back"}
+    assert sum(report.frames >= 300 for report in last) > 5, "its trial had all its frames"
+
+
+def test_figures_are_counted_as_the_real_device_counts_them() -> None:
+    rng = np.random.default_rng(0)
+    for boxes, frames in [(0, 0), (1, 1), (400, 50), (400, 1000)]:
+        scores, spent_ms = rng.random(boxes), rng.lognormal(3.0, 1.0, frames)
+        scores[: min(boxes, 4)] = [0.05, 0.1, 0.35, 0.4][: min(boxes, 4)]  # right on an edge
+        counted = count_side(scores, spent_ms, not_finite=1, missed=2, suspect=3)
+        assert counted == side(
+            scores=scores.tolist(), threshold=0.4, spent_ms=spent_ms.tolist(), not_finite=1, missed=2, suspect=3
+        )
+
+
+def done(text: str) -> list[tuple[str, int, bool]]:
+    """Orders to install (+) and to go back (-) that are followed to their end."""
+    return [("install" if word[0] == "+" else "back", int(word[1:]), True) for word in text.split()]
+
+
+Orders = st.lists(st.tuples(st.sampled_from(["install", "back"]), st.integers(1, 4), st.booleans()), max_size=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(Orders)
+@example(done("+2 -2"))  # its baseline, 1, was never here
+@example(done("+1 +2 -2 -1"))
+@example(done("+3 -3 +2 +1"))
+@example([*done("+1 +2"), ("install", 3, False), *done("-3 -2")])  # back from its trial
+@example(done("+2 +1 +3 -3"))  # not to 1, that served before it, but to 2, its baseline
+@example(done("+2 +1 -1 -2"))  # 2 is no way back from 2
+@example(done("+1 +2 +3 +4 -4 -3"))  # 2 is not held any more
+def test_it_goes_where_a_real_device_goes(orders: list[tuple[str, int, bool]]) -> None:
+    """Beside the state of a real device, which verified the same releases; an order is done or overtaken on trial."""
+    one, real, now = device(), Slots(model="line"), 0
+    for turn, (action, number, to_its_end) in enumerate(orders):
+        given_ = order(number, rollout=f"r-{turn}", action=action)
+        (said,) = one.assign(given_, now_ms=now)
+        real = to_trial(assign(real, given_, now_ms=now))
+        while not to_its_end and one.phase not in {*ENDED, "trial"}:
+            now += 1000
+            one.step(now)
+        if to_its_end:
+            now += 10**6
+            said = [said, *one.step(now)][-1]
+            real = confirm(real, now_ms=now) if real.on_trial else real
+            for dropped in surplus(real):
+                real = forget(real, dropped)
+        assert (one.number, one.phase) == (real.active, real.work.phase if real.work else None)
+        if one.phase in ENDED and real.work is not None:
+            assert said.reason == real.work.reason
+
+
+def to_trial(slots: Slots) -> Slots:
+    """What a real device makes of an order for a good release, up to its trial."""
+    if slots.work is None or slots.work.phase != "assigned":
+        return slots
+    wanted = slots.work.assignment
+    signed = SignedRelease(
+        model="line", release=wanted.release, number=wanted.number, baseline=wanted.number - 1, card_sha256="0" * 64,
+        input="320x192", score_threshold_permille=400, files=2, unpacked_bytes=1000,
+    )  # fmt: skip
+    try:
+        slots = accept(slots, signed, now_ms=0)
+    except ValueError as error:
+        return roll_back(slots, str(error), now_ms=0)
+    slots = hold(advance(slots, "verified", now_ms=0), now_ms=0)
+    for phase in ("golden", "shadow"):
+        slots = advance(slots, phase, now_ms=0)
+    return begin_trial(slots, now_ms=0)
 
 
 @settings(max_examples=60, deadline=None)
@@ -239,12 +356,12 @@ def test_a_rollout_is_rehearsed_through_broker_hub_and_repository(broker, tmp_pa
         stdout=subprocess.PIPE,
         text=True,
     )
-    plan = RolloutPlan(bake_s=0, trial=TrialPlan(shadow_frames=100, trial_frames=100), canary_times=1)
+    plan = RolloutPlan(trial=TrialPlan(shadow_frames=100, trial_frames=100, bake_s=0))
     with Hub(tmp_path, broker.port) as hub, Store.open(hub.database, create=False) as store:
         wait_until(lambda: sum(states(hub).values()) == 8, what="all are online")
         for number, end in ((1, "complete"), (2, "stopped")):
             start_rollout(store, named_release(repository.folder, f"yard/{number}").signed, plan, now_ms=now_ms())
-            wait_until(lambda: find_rollout(store, "yard").state != "running", deadline_s=60, what="it ends")
+            wait_until(lambda: find_rollout(store, "yard").state != "running", deadline_s=180, what="it ends")
             assert find_rollout(store, "yard").state == end
         simulated.terminate()
         told, _ = simulated.communicate(timeout=20)

@@ -25,7 +25,10 @@ from tests.hub.test_serve import command
 __all__ = ["broker"]  # a fixture
 pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).resolve().parents[2]
-LONG_S = 400.0
+LONG_S = 600.0
+BAKE_S = 60
+FRAMES = 25
+"""Judged in shadow, and as many on trial."""
 CONFIG = """
 site = "yard"
 device = "{device}"
@@ -101,6 +104,13 @@ def rollout(hub: Hub, *words: object) -> subprocess.CompletedProcess[str]:
     return command("rollout", *words, "--database", hub.database)
 
 
+def on_trial(hub: Hub) -> dict[str, int]:
+    """How many frames each device has told figures of that is on trial."""
+    with Store.open(hub.database, create=False) as store:
+        members = find_rollout(store, "starter").members.values()
+    return {one.place.device: one.figures.frames for one in members if one.phase == "trial" and one.figures}
+
+
 def state(hub: Hub) -> str:
     with Store.open(hub.database, create=False) as store:
         return find_rollout(store, "starter").state
@@ -120,13 +130,11 @@ def test_a_good_release_reaches_both_devices_and_a_blind_one_stops_at_the_first(
         )
         plan = (
             "--bake",
-            0,
+            BAKE_S // 60,
             "--shadow-frames",
-            25,
+            FRAMES,
             "--trial-frames",
-            25,
-            "--canary-times",
-            1,
+            FRAMES,
             "--repository",
             repository.folder,
         )
@@ -135,8 +143,11 @@ def test_a_good_release_reaches_both_devices_and_a_blind_one_stops_at_the_first(
         assert begun.returncode == 0, begun.stderr
         both = {"gate": "starter-2", "door": "starter-2"}
         seen: list[dict[str, str]] = []
+        baked: dict[str, list[int]] = {"gate": [], "door": []}
 
         def is_over() -> bool:
+            for device, frames in on_trial(hub).items():
+                baked[device] += [frames] * (frames not in baked[device])
             now = models(hub)
             if now not in seen:
                 seen.append(now)
@@ -145,6 +156,9 @@ def test_a_good_release_reaches_both_devices_and_a_blind_one_stops_at_the_first(
         wait_until(is_over, deadline_s=LONG_S, what="the good release is confirmed by both")
         assert (state(hub), models(hub)) == ("complete", both)
         assert {"gate": "starter-2", "door": "starter-1"} not in seen, "the canary was the first"
+        for frames in baked.values():
+            assert frames == sorted(frames), "figures grow"
+            assert frames[-1] > 2 * FRAMES, "all that it was to judge was judged, and still it was on trial"
         assert rollout(hub, "status").returncode == 0
 
         assert rollout(hub, "start", "starter/2", *plan).returncode == 0

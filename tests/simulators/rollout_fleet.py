@@ -20,10 +20,10 @@ from hub.simulated import SimulatedDevice, draw_places
 
 START_MS: Final = 1_700_000_000_000
 TICK_MS: Final = 30_000
-NUMBER: Final = 2
+NUMBER: Final = 1  # the first of its line: its baseline is what every device holds
 BACK: Final = frozenset({"rolled_back"})
-RELEASE: Final = "line-2"
-PLAN: Final = RolloutPlan(bake_s=600, timeout_s=2 * 3600, trial=TrialPlan(within_s=1800))
+RELEASE: Final = "line-1"
+PLAN: Final = RolloutPlan(timeout_s=2 * 3600, trial=TrialPlan(bake_s=1200, within_s=1800))
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Play:
             model="line",
             release=RELEASE,
             number=NUMBER,
-            target="line/000002.tar",
+            target="line/000001.tar",
             plan=fleet.plan,
             started_at_ms=START_MS,
         )
