@@ -49,6 +49,7 @@ $(CONFORMANCE_SUITE)/env/suite.stamp:
 	@touch $@
 
 conformance: $(VENV)/dev.stamp $(CONFORMANCE_SUITE)/env/suite.stamp
+	@command -v faketime >/dev/null || { echo "the suite needs the program faketime; on Debian: apt install faketime"; exit 2; }
 	cd $(CONFORMANCE_SUITE) && env/bin/python -m pytest -q -c pyproject.toml tuf_conformance --entrypoint "$(CONFORMANCE_CLIENT)"
 
 clean:

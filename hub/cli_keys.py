@@ -119,8 +119,10 @@ def keys_promote(
     copied the old root keys could have led devices elsewhere before. Give the
     new metadata/root.json to every device that is set up from now on.
 
-    All old keys must be here: --keys, more than once where they lie apart.
-    Stopped half way, it goes on with the keys in --to.
+    Two of the old root keys must be here: --keys, more than once where keys
+    lie apart. All others may be lost; with two root keys lost nothing can be
+    signed, and every device needs a new root.json by hand. Stopped half way,
+    it goes on with the keys in --to.
     """
     from hub.keys import make_keys, open_ring, read_keys, roles_of
     from hub.release_lines import made_lines
@@ -141,9 +143,7 @@ def keys_promote(
     if any(one.development for one in files):
         msg = f"{to} holds development keys; --to names a folder for real ones"
         raise UnusableError(msg)
-    made = replace_keys(
-        folder, roles_of(files), old | open_ring(files, ask=ask), development=False, now=datetime.now(UTC)
-    )
+    made = replace_keys(folder, roles_of(files), old | open_ring(files, ask=ask), now=datetime.now(UTC))
     print("\n".join(made_lines(made, [to], replaced=True)))
 
 

@@ -25,7 +25,9 @@ from hub.cli_options import (
 
 release = typer.Typer(
     no_args_is_help=True,
-    help="Sign a gated model folder as a release that devices take, and show what was released.",
+    help="Sign a gated model folder as a release that devices take, and show what was released.\n\n"
+    "From a candidate to the cameras: `hub gate` judges it, `hub release create` signs it, `hub rollout start` brings"
+    " it to the devices. The keys are made once, by `hub keys init`.",
 )
 
 
@@ -35,7 +37,10 @@ def release_create(
     baseline: Annotated[
         int | None,
         typer.Option(
-            min=0, max=999_999, metavar="NUMBER", help="A device may go back to this one; else to the release before."
+            min=0,
+            max=999_999,
+            metavar="NUMBER",
+            help="Devices that leave it go back to this one, 0 is what they came with; else to the release before.",
         ),
     ] = None,
     ungated: Annotated[
@@ -55,10 +60,16 @@ def release_create(
 ) -> None:
     """Sign a model folder as the next release of its line.
 
+    The line is the card's `name`, the release's name its `release`; numbers
+    rise by themselves: starter/1, starter/2. Where the release before was
+    stopped, name one that was good with --baseline.
+
     The archive holds what the card names: model.json, the ONNX files and the
     golden set, and LICENSE and README.md. Needs the key of targets; where the
     online keys are not here, too, it is published by the next `hub repository
     refresh` beside them. No device takes it before `hub rollout start`.
+
+    To try it: hub release create candidates/starter-2 --ungated "a trial"
     """
     from hub.keys import open_ring, read_keys
     from hub.release import create_release

@@ -42,23 +42,30 @@ def repository_refresh(
     """Sign anew what is newest, with the online keys; publish what was signed elsewhere.
 
     Devices take nothing from a repository that has not said for seven days
-    what is newest: so nobody can hold them at an old state. Run it daily from
-    cron, in the folder of hub.toml. It needs no passphrase.
+    what is newest: so nobody can hold them at an old state. It needs no
+    passphrase. Daily from cron, which mails what goes wrong or ends soon:
+
+    17 4 * * *  cd /srv/weakspot && hub repository refresh >/dev/null
+
+    Exit status 2: nothing was signed; what was signed before goes on holding.
     """
     from hub.keys import open_ring, read_keys
-    from hub.release_lines import development_lines, refreshed_lines, warning_lines
-    from hub.repository import refresh
+    from hub.release_lines import clock_lines, development_lines, refreshed_lines, warning_lines
+    from hub.repository import read_repository, refresh
 
     now = datetime.now(UTC)
     ring = open_ring(read_keys(find_keys(config=config, keys=keys)), ask=passphrase_from(passphrase_file))
-    fresh = refresh(find_repository(config=config, repository=repository), ring, now=now)
+    place = find_repository(config=config, repository=repository)
+    before = clock_lines(read_repository(place), now=now)  # signed over, it could not be told any more
+    fresh = refresh(place, ring, now=now)
     if json:
         ends = {role: int(end.timestamp() * 1000) for role, end in fresh.expiries.items()}
         told = {"releases": len(fresh.published.signed.targets), "ends": ends, "development": fresh.development}
         print(msgspec.json.encode(told).decode())
     else:
         print("\n".join([*development_lines(fresh), *refreshed_lines(fresh)]))
-    print("".join(f"hub: {line}\n" for line in warning_lines(fresh, now=now)), end="", file=sys.stderr)
+    warnings = dict.fromkeys([*before, *warning_lines(fresh, now=now)])
+    print("".join(f"hub: {line}\n" for line in warnings), end="", file=sys.stderr)
 
 
 @repository.command("serve")
@@ -109,8 +116,9 @@ def repository_bundle(
     Unpacked anywhere it is the repository again; keys are not in it. It is
     good for seven days from the last `hub repository refresh`.
     """
+    from hub.bundle import bundle
     from hub.release_lines import bundle_lines, development_lines, refreshed_lines, warning_lines
-    from hub.repository import bundle, read_repository
+    from hub.repository import read_repository
 
     place = find_repository(config=config, repository=repository)
     found = read_repository(place)

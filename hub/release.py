@@ -9,6 +9,8 @@ Laws:
    line already is not released twice.
 2. A number is one more than the highest that was ever signed here for the line.
 3. What no gate passed is not released, unless somebody says why; that is signed, too.
+4. What is signed was read back out of the archive: it is what the card says, whatever happens to the folder meanwhile.
+5. An archive that no targets were signed for does not stay.
 """
 
 import hashlib
@@ -28,8 +30,9 @@ from edge.contract.samples import Label, Name
 from edge.detector.golden import read_golden
 from edge.detector.opening import CARD_NAME, read_model
 from edge.detector.written import flush_folder
+from hub.gated import require_gate
 from hub.keys import Ring
-from hub.repository import Repository, publish, read_repository, sha256_of, target_path, writing
+from hub.repository import Repository, is_signed, publish, read_repository, sha256_of, target_path, unlock, writing
 
 try:
     from tuf.api.metadata import TargetFile
@@ -40,7 +43,7 @@ except ModuleNotFoundError as missing:
 MADE: Final = "weakspot-made"
 """The key of `Made` in a target's custom metadata, beside what devices read."""
 MOST_WHY: Final = 300
-_GATE: Final = "gate.json"
+_CHANGED: Final = "the model folder was changed while it was read; run the command again"
 _BESIDE: Final = ("LICENSE", "LICENSE.txt", "README.md")
 OnBytes = Callable[[int, int], None]
 """Gets the bytes written and those to write."""
@@ -76,22 +79,6 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     length: int
     sha256: str
     published: bool
-
-
-class Gated(msgspec.Struct, frozen=True, kw_only=True):
-    """What is read of a `gate.json`."""
-
-    class Check(msgspec.Struct, frozen=True):
-        """One check of the gate."""
-
-        name: str
-        outcome: str
-
-    sha256: str
-    variants: dict[str, str]
-    baseline: str
-    passed: bool
-    checks: tuple[Check, ...]
 
 
 def releases(repository: Repository) -> list[Release]:
@@ -171,9 +158,9 @@ def create_release(
         raise UnusableError(msg)
     card, files = _contents(model_folder)
     gated = "" if ungated else require_gate(model_folder, card)
+    unlock(folder, ring, "targets")
     with writing(folder):
         repository = read_repository(folder)
-        ring.signers(repository.root.signed.roles["targets"].keyids, enough=1)  # a passphrase is asked for now
         earlier = [one.signed.number for one in releases(repository) if one.signed.model == card.name]
         number = max(earlier, default=0) + 1
         _require_own_name(repository, card, sha256_of(files[CARD_NAME]))
@@ -194,7 +181,7 @@ def create_release(
             files=len(files),
             unpacked_bytes=sum(path.stat().st_size for path in files.values()),
         )
-        part, length, sha256 = _write_tar(folder, signed, files, on_bytes=on_bytes)
+        part, length, sha256 = _write_tar(folder, signed, card, files, on_bytes=on_bytes)
         same = _same(releases(repository), signed, sha256, baseline=baseline)
         if same is not None:
             part.unlink()
@@ -205,11 +192,18 @@ def create_release(
         target = target_name(card.name, number)
         entry = TargetFile(length, {"sha256": sha256}, target, {"custom": custom})
         place = target_path(folder, target, sha256)
+        for left_over in place.parent.glob(f"*.{place.name.partition('.')[2]}"):  # of a try that was stopped
+            left_over.unlink()
         part.replace(place)
         flush_folder(place.parent)
         targets = repository.targets.signed
         targets.targets[target] = entry
-        return _release(entry, published=publish(repository, targets, ring, now=now)), True
+        try:
+            return _release(entry, published=publish(repository, targets, ring, now=now)), True
+        except (OSError, UnusableError):
+            if not is_signed(repository, targets.version):
+                place.unlink()
+            raise
 
 
 def _require_own_name(repository: Repository, card: ModelCard, card_sha256: str) -> None:
@@ -222,36 +216,6 @@ def _require_own_name(repository: Repository, card: ModelCard, card_sha256: str)
                 f" give it a name of its own: `release` in {CARD_NAME}"
             )
             raise UnusableError(msg)
-
-
-def require_gate(folder: Path, card: ModelCard) -> str:
-    """Return what the gate held a model folder against. Raises `UnusableError` unless a gate passed what it holds."""
-    path = folder / _GATE
-    without = '; `hub gate` judges it, --ungated "why" releases it without'
-    try:
-        gated = msgspec.json.decode(path.read_bytes(), type=Gated)
-    except FileNotFoundError:
-        msg = f"{folder} has no {_GATE}: no gate has judged it{without}"
-        raise UnusableError(msg) from None
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        msg = f"cannot read {path}: {error}{without}"
-        raise UnusableError(msg) from error
-    passed = {check.name for check in gated.checks if check.outcome == "pass"}
-    unjudged = [one.name for one in card.variants if f"variant {one.name}" not in passed]
-    other = [one.name for one in card.variants if gated.variants.get(one.name) != one.sha256]
-    fault = ""
-    if gated.sha256 != card.sha256:
-        fault = f"{path} is of another file than {card.file}"
-    elif not gated.passed:
-        fault = f"{card.release} did not pass the gate against {gated.baseline}"
-    elif unjudged:
-        fault = f"the gate has not passed the variants {', '.join(unjudged)}"
-    elif other:
-        fault = f"{path} is of other files than those of the variants {', '.join(other)}"
-    if fault:
-        msg = f"{fault}{without}"
-        raise UnusableError(msg)
-    return gated.baseline
 
 
 def _find(found: list[Release], *, model: str, number: int, where: Path) -> Release:
@@ -295,11 +259,15 @@ def _contents(folder: Path) -> tuple[ModelCard, dict[str, Path]]:
         raise UnusableError(msg) from error
     names = {CARD_NAME, card.file, *(one.file for one in card.variants)}
     names |= {name for name in _BESIDE if (folder / name).is_file()}
+    for name in sorted(names.intersection(_BESIDE)):  # nothing else says what they should hold
+        if not (folder / name).resolve().is_relative_to(folder.resolve()):
+            msg = f"{folder / name} is a link out of the folder: its content would be published; copy it, or remove it"
+            raise UnusableError(msg)
     if golden is not None:
         names |= {f"{card.golden}/{path.name}" for path in (folder / card.golden).iterdir() if path.is_file()}
     for name in sorted(names):
         if not is_plain(name):
-            msg = f"{folder / name}: devices refuse this name; use ASCII letters, digits and ._ +-, no dot in front"
+            msg = f"{folder}: devices refuse the name {name!r}; use ASCII letters, digits and ._ +-, no dot in front"
             raise UnusableError(msg)
     files = {name: folder / name for name in sorted(names)}
     total = sum(path.stat().st_size for path in files.values())
@@ -310,7 +278,7 @@ def _contents(folder: Path) -> tuple[ModelCard, dict[str, Path]]:
 
 
 def _write_tar(
-    folder: Path, signed: SignedRelease, files: dict[str, Path], *, on_bytes: OnBytes
+    folder: Path, signed: SignedRelease, card: ModelCard, files: dict[str, Path], *, on_bytes: OnBytes
 ) -> tuple[Path, int, str]:
     """Write the archive beside its place; return where, its length and its sha256."""
     place = target_path(folder, target_name(signed.model, signed.number), "")
@@ -325,7 +293,7 @@ def _write_tar(
             out.seek(0)
             sha256 = hashlib.file_digest(out, "sha256").hexdigest()
             out.seek(0)
-            _require_card(out, signed)
+            _require_packed(out, signed, card)
     except (OSError, UnusableError):  # on a full disk the next command would need the room, too
         part.unlink(missing_ok=True)
         raise
@@ -336,22 +304,43 @@ def _pack(out: IO[bytes], signed: SignedRelease, files: dict[str, Path], *, on_b
     done = 0
     with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name, path in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = path.stat().st_size
-            member.mode = 0o644
-            with path.open("rb") as file:
-                tar.addfile(member, file)
+            try:
+                file = path.open("rb")
+            except OSError as error:
+                msg = f"cannot read {path}: {error.strerror}"
+                raise UnusableError(msg) from error
+            with file:
+                member = tarfile.TarInfo(name)
+                member.size = os.fstat(file.fileno()).st_size
+                member.mode = 0o644
+                try:
+                    tar.addfile(member, file)
+                except OSError as error:
+                    if error.errno is None:  # tarfile's own: the file has become shorter
+                        raise UnusableError(_CHANGED) from error
+                    raise
             done += member.size
             on_bytes(done, signed.unpacked_bytes)
 
 
-def _require_card(archive: IO[bytes], signed: SignedRelease) -> None:
-    """Raise `UnusableError` when the card that went into the archive is not the one that was checked."""
+def _require_packed(archive: IO[bytes], signed: SignedRelease, card: ModelCard) -> None:
+    """Raise `UnusableError` when what went into the archive is not what was checked (law 4)."""
+    wanted = {one.file: one.sha256 for one in card.variants}
+    wanted |= {card.file: card.sha256, CARD_NAME: signed.card_sha256}
+    unpacked_bytes = 0
     with tarfile.open(fileobj=archive, mode="r:") as tar:
-        card = tar.extractfile(CARD_NAME)
-        if card is None or hashlib.sha256(card.read()).hexdigest() != signed.card_sha256:
-            msg = "the model folder was changed while it was read; run the command again"
-            raise UnusableError(msg)
+        for member in tar:
+            unpacked_bytes += member.size
+            sha256, content = wanted.pop(member.name, None), tar.extractfile(member)
+            if sha256 is not None and (content is None or _sha256(content) != sha256):
+                raise UnusableError(_CHANGED)
+    if wanted or unpacked_bytes != signed.unpacked_bytes:
+        raise UnusableError(_CHANGED)
+
+
+def _sha256(file: Any) -> str:
+    """Return the sha256 of an open file, whole, without reading all of it at once."""
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _release(target: TargetFile, *, published: bool) -> Release:

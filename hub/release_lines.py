@@ -10,7 +10,7 @@ import msgspec
 from hub.keys import THRESHOLDS, KeyFile
 from hub.lines import WIDTH, counted, cut, utc, wrapped
 from hub.release import Release
-from hub.repository import Repository, short_ends
+from hub.repository import Repository, clock_faults, short_ends
 
 _MARK: Final = "*** DEVELOPMENT KEYS ***"
 _RENEWED_BY: Final = {
@@ -74,12 +74,21 @@ def development_lines(repository: Repository) -> list[str]:
 
 
 def warning_lines(repository: Repository, *, now: datetime) -> list[str]:
-    """Return what ends soon, and what to do about it."""
-    lines = []
+    """Return what ends soon, what a wrong clock has signed, and what to do about it."""
+    lines = clock_lines(repository, now=now)
     for role, days in short_ends(repository, now=now).items():
         when = "has ended: no device takes anything now" if days < 0 else f"ends in {counted(days, 'day')}"
         lines.append(f"{role} {when}; run: {_RENEWED_BY[role]}")
     return lines
+
+
+def clock_lines(repository: Repository, *, now: datetime) -> list[str]:
+    """Return that a clock was ahead when something was signed, or is behind now; nothing where neither is."""
+    faults = clock_faults(repository, now=now)
+    if not faults:
+        return []
+    days = counted(max(faults.values()), "day")
+    return [f"{', '.join(faults)} signed {days} ahead of this machine's clock, {now:%Y-%m-%d}: is it right?"]
 
 
 def made_lines(repository: Repository, keys: Sequence[Path], *, replaced: bool = False) -> list[str]:
@@ -142,13 +151,12 @@ def show_lines(one: Release) -> list[str]:
     """Return `hub release show`."""
     signed = one.signed
     gate = f"passed against {one.made.baseline}" if one.made.baseline else f"NONE: {one.made.ungated}"
-    back = "the model that the device came with" if signed.baseline == 0 else f"{signed.model}/{signed.baseline}"
     lines = [
         f"{signed.model}/{signed.number}  {signed.release}",
         *wrapped(f"gate        {gate}"),
         f"made        {utc(one.made.at_ms)} UTC",
         f"published   {'yes' if one.published else 'no: `hub repository refresh` does it'}",
-        f"back to     {back}",
+        f"back to     {_back_to(one)}",
         f"input       {signed.input}, score threshold {signed.score_threshold_permille / 1000:g}",
         f"precisions  {', '.join(signed.precisions)}",
         f"archive     {counted(signed.files, 'file')}, {one.length / 1e6:.1f} MB",
@@ -167,9 +175,11 @@ def created_lines(one: Release, *, new: bool, repository: Repository) -> list[st
         lines = wrapped(f"{word} is this folder already; nothing was released")
     else:
         lines = wrapped(f"{word} ({one.signed.release}) is signed, {one.length / 1e6:.1f} MB")
+        lines += wrapped(f"back to {_back_to(one)}, for devices that leave it; --baseline names another")
     if one.published:
         ends = min(repository.expiries[role] for role in ("snapshot", "timestamp"))
-        return [*lines, f"published; run `hub repository refresh` before {ends:%Y-%m-%d %H:%M} UTC"]
+        lines.append(f"published; run `hub repository refresh` before {ends:%Y-%m-%d %H:%M} UTC")
+        return [*lines, "", f"next: hub rollout start {word}"]
     return [
         *lines,
         *wrapped(f"not published: copy {repository.folder} to the online keys, and `hub repository refresh`"),
@@ -189,6 +199,11 @@ def bundle_lines(out: Path, length: int) -> list[str]:
         cut(f"{out}: {length / 1e6:.1f} MB", WIDTH),
         f"where the devices are: tar xf {out.name}; hub repository serve -r .",
     ]
+
+
+def _back_to(one: Release) -> str:
+    number = one.signed.baseline
+    return "the model that the device came with" if number == 0 else f"{one.signed.model}/{number}"
 
 
 def _key_row(key: str, role: str, one: KeyFile | None) -> KeyRow:

@@ -10,16 +10,16 @@ Laws:
 2. Nothing is signed over that is not signed itself: all that is read is verified against the newest root.
 3. A version is never below the time of its signing in seconds since 1970 (a root's counts from 1): a repository that
    was put back from an older copy goes on above all that devices have seen.
-4. New keys come with a new root that the old keys sign, and it comes last: before it all else is signed with both.
+4. New keys come in two roots: the first, signed by two of the old root keys, lets old and new keys sign; the second,
+   which comes when all is signed anew, the new ones only. So a lost key is replaced, unless two root keys are.
 5. One command at a time writes.
+6. A clock before `EARLIEST` signs nothing: what it signed would have ended on every device.
 """
 
 import fcntl
 import hashlib
-import os
 import re
-import tarfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge.contract.errors import UnusableError
-from edge.detector.written import flush_folder, write_whole
+from edge.detector.written import write_whole
 from hub.keys import THRESHOLDS, Ring, Roles
 
 try:
@@ -43,6 +43,7 @@ DEVELOPMENT: Final = "x-weakspot-development"
 DAYS: Final = {"root": 730, "targets": 365, "snapshot": 7, "timestamp": 7}
 SOON_DAYS: Final = {"root": 60, "targets": 60, "snapshot": 2, "timestamp": 2}
 """Days before the end from which on one is warned."""
+EARLIEST: Final = datetime(2020, 1, 1, tzinfo=UTC)
 METADATA: Final = "metadata"
 TARGETS: Final = "targets"
 _VERSIONED: Final = re.compile(r"([1-9][0-9]{0,17})\.(root|targets|snapshot)\.json")
@@ -132,7 +133,7 @@ def refresh(folder: Path, ring: Ring, *, now: datetime) -> Repository:
     """
     with writing(folder):
         repository = read_repository(folder)
-        _require_targets(repository)
+        require_targets(repository)
         version = repository.targets.signed.version
         content = (folder / METADATA / f"{version}.targets.json").read_bytes()
         _write_online(
@@ -157,8 +158,24 @@ def publish(repository: Repository, targets: Targets, ring: Ring, *, now: dateti
     return True
 
 
+def unlock(folder: Path, ring: Ring, *roles: str) -> None:
+    """Open the keys of these roles now, so that nobody waits to write while a person types a passphrase.
+
+    Raises `UnusableError` as `read_repository`, and when a key that is here cannot be opened.
+    """
+    root = read_repository(folder).root.signed
+    for role in roles:
+        ring.signers(root.roles[role].keyids, enough=root.roles[role].threshold)
+
+
+def is_signed(repository: Repository, version: int) -> bool:
+    """Whether targets of this version lie there, published or not."""
+    return (repository.folder / METADATA / f"{version}.targets.json").exists()
+
+
 def renew(folder: Path, ring: Ring, *, now: datetime) -> Repository:
     """Sign root and targets anew with the keys there are, before they end. Raises `UnusableError` as `refresh`."""
+    unlock(folder, ring, "root", "targets")
     with writing(folder):
         repository = read_repository(folder)
         root = Root.from_dict(repository.root.signed.to_dict())
@@ -170,20 +187,32 @@ def renew(folder: Path, ring: Ring, *, now: datetime) -> Repository:
         return read_repository(folder)
 
 
-def replace_keys(folder: Path, roles: Roles, ring: Ring, *, development: bool, now: datetime) -> Repository:
-    """Replace all keys; `ring` holds the old and the new ones. Raises `UnusableError` as `refresh`."""
+def replace_keys(folder: Path, roles: Roles, ring: Ring, *, now: datetime) -> Repository:
+    """Replace all keys by real ones (law 4).
+
+    `ring` holds the new ones and two of the old root keys; where other old ones are in it, they sign once more, so that
+    who reads just now is not told of a key that it does not know yet.
+
+    Raises `UnusableError` as `refresh`.
+    """
+    unlock(folder, ring, "root", "targets")
     with writing(folder):
         repository = read_repository(folder)
-        _require_targets(repository)
+        require_targets(repository)
         old = repository.root.signed
-        root = _new_root(roles, version=old.version + 1, development=development, now=now)
-        last = _sign(root, [old, root], ring)
+        both = _new_root(roles, version=old.version + 1, development=repository.development, now=now)
+        for name in ("targets", "snapshot", "timestamp"):
+            for key in old.roles[name].keyids:
+                both.add_key(old.keys[key], name)
+        root = _new_root(roles, version=old.version + 2, development=False, now=now)
+        first, last = _sign(both, [old, both], ring), _sign(root, [both, root], ring)
         targets = repository.targets.signed
         targets.version = next_version(targets.version, now)
         targets.expires = _expiry("targets", now)
-        content = _write_targets(folder, targets, roots=[old, root], ring=ring)
+        _write_root(folder, both.version, first)
+        content = _write_targets(folder, targets, roots=[both, root], ring=ring)
         before = _seen(repository)
-        _write_online(folder, (targets.version, content), roots=[old, root], ring=ring, before=before, now=now)
+        _write_online(folder, (targets.version, content), roots=[both, root], ring=ring, before=before, now=now)
         _write_root(folder, root.version, last)
         return read_repository(folder)
 
@@ -212,43 +241,21 @@ def writing(folder: Path) -> Iterator[None]:
         raise UnusableError(msg) from error
 
 
-def bundle(folder: Path, out: Path, *, on_bytes: Callable[[int, int], None] = lambda *_: None) -> int:
-    """Write all that devices need into a tar, in the order in which it may be copied; return the bytes.
-
-    Unpacked over an older copy it leaves, whenever that stops, a repository that a client accepts, unless keys were
-    replaced between the two: then it is to be unpacked again. The tar is whole or not there.
-
-    Raises `UnusableError` when the repository is not whole or the tar cannot be written.
-    """
-    with writing(folder):
-        repository = read_repository(folder)
-        _require_targets(repository)
-        signed = repository.published.signed.targets
-        paths = [target_path(folder, name, one.hashes["sha256"]) for name, one in sorted(signed.items())]
-        versioned = [path for path in (folder / METADATA).iterdir() if _VERSIONED.fullmatch(path.name)]
-        versioned.sort(key=lambda path: (".root." in path.name, path.name))
-        paths += [*versioned, folder / METADATA / "root.json", folder / METADATA / "timestamp.json"]
-        total, done = sum(path.stat().st_size for path in paths), 0
-        part = out.with_name(f".{out.name}.part")
+def require_targets(repository: Repository) -> None:
+    """Raise `UnusableError` unless every target's file is there; those not published yet are hashed, too."""
+    seen: Mapping[str, Any] = repository.published.signed.targets
+    for name, target in repository.targets.signed.targets.items():
+        path = target_path(repository.folder, name, target.hashes["sha256"])
         try:
-            with part.open("wb") as file:
-                with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-                    for path in paths:
-                        member = tarfile.TarInfo(path.relative_to(folder).as_posix())
-                        member.size = path.stat().st_size
-                        with path.open("rb") as content:
-                            tar.addfile(member, content)
-                        done += member.size
-                        on_bytes(done, total)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(out)
-            flush_folder(out.absolute().parent)
+            whole = path.stat().st_size == target.length
+            if whole and name not in seen:
+                whole = sha256_of(path) == target.hashes["sha256"]
         except OSError as error:
-            part.unlink(missing_ok=True)
-            msg = f"cannot write {out}: {error.strerror}"
+            msg = f"the file of the release {name} is not there, {path}: {error.strerror}"
             raise UnusableError(msg) from error
-        return out.stat().st_size
+        if not whole:
+            msg = f"{path} is not the file that was signed; copy it again"
+            raise UnusableError(msg)
 
 
 def target_path(folder: Path, name: str, sha256: str) -> Path:
@@ -272,6 +279,12 @@ def short_ends(repository: Repository, *, now: datetime) -> dict[str, int]:
     """Return the roles whose metadata ends soon, with the whole days left; negative where it has ended."""
     left = {name: (end - now) / timedelta(days=1) for name, end in repository.expiries.items()}
     return {name: int(days // 1) for name, days in left.items() if days < SOON_DAYS[name]}
+
+
+def clock_faults(repository: Repository, *, now: datetime) -> dict[str, int]:
+    """Return the roles that were signed a day or more from now, with the days: a clock was ahead, or this is behind."""
+    ahead = {name: end - timedelta(days=DAYS[name]) - now for name, end in repository.expiries.items()}
+    return {name: by.days for name, by in ahead.items() if by >= timedelta(days=1)}
 
 
 def _seen(repository: Repository) -> tuple[int, int]:
@@ -364,23 +377,6 @@ def _read(path: Path, role: str, root: Metadata[Root] | None, told: MetaFile | N
     return metadata
 
 
-def _require_targets(repository: Repository) -> None:
-    """Raise `UnusableError` unless every target's file is there; those not published yet are hashed, too."""
-    seen: Mapping[str, Any] = repository.published.signed.targets
-    for name, target in repository.targets.signed.targets.items():
-        path = target_path(repository.folder, name, target.hashes["sha256"])
-        try:
-            whole = path.stat().st_size == target.length
-            if whole and name not in seen:
-                whole = sha256_of(path) == target.hashes["sha256"]
-        except OSError as error:
-            msg = f"the file of the release {name} is not there, {path}: {error.strerror}"
-            raise UnusableError(msg) from error
-        if not whole:
-            msg = f"{path} is not the file that was signed; copy it again"
-            raise UnusableError(msg)
-
-
 def _versions(metadata: Path) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {"root": [], "targets": [], "snapshot": []}
     names = [path.name for path in metadata.iterdir()] if metadata.is_dir() else []
@@ -396,4 +392,7 @@ def _meta(version: int, content: bytes) -> MetaFile:
 
 
 def _expiry(role: str, now: datetime) -> datetime:
+    if now < EARLIEST:
+        msg = f"the clock of this machine says {now:%Y-%m-%d %H:%M} UTC; set it: devices would take nothing signed now"
+        raise UnusableError(msg)
     return (now.astimezone(UTC) + timedelta(days=DAYS[role])).replace(microsecond=0)

@@ -2,8 +2,12 @@
 
 Nothing is written, no folder is listed, nothing outside these two is reached, whatever a path or a link says. There is
 no TLS: what devices trust is signed. For many devices, or the open internet, any web server can serve the folder.
+
+Law: who asks for nothing keeps nobody from being served. When all places are taken, the one who has said nothing whole
+for the longest is hung up on: a device that may ask again, or a client that never will.
 """
 
+import contextlib
 import os
 import re
 import socket
@@ -24,6 +28,7 @@ SEND_BYTES: Final = 65536
 """What is under way to a client: little, so that one on a slow link is heard of in time."""
 MOST_CLIENTS: Final = 256
 """Served at once; more wait."""
+_MAKE_ROOM_S: Final = 0.05
 _PLACES: Final = ("metadata", "targets")
 _RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 OnRequest = Callable[[str], None]
@@ -41,6 +46,8 @@ class RepositoryServer(ThreadingHTTPServer):
         self.folder = folder.resolve()
         self.on_request = on_request
         self._clients = threading.BoundedSemaphore(MOST_CLIENTS)
+        self._silent: dict[socket.socket, None] = {}  # oldest first
+        self._silent_lock = threading.Lock()
         try:
             super().__init__((host, port), _Request)
         except (OSError, OverflowError) as error:
@@ -50,7 +57,10 @@ class RepositoryServer(ThreadingHTTPServer):
 
     def process_request(self, request: object, client_address: object) -> None:
         """Start a thread for a client, when fewer than `MOST_CLIENTS` are served."""
-        self._clients.acquire()
+        while not self._clients.acquire(blocking=False):
+            self._hang_up()
+            if self._clients.acquire(timeout=_MAKE_ROOM_S):
+                break
         try:
             super().process_request(request, client_address)  # type: ignore[arg-type]
         except RuntimeError:  # no thread could be started, so none will give its place back
@@ -63,6 +73,25 @@ class RepositoryServer(ThreadingHTTPServer):
             super().process_request_thread(request, client_address)  # type: ignore[arg-type]
         finally:
             self._clients.release()
+
+    def hear(self, client: socket.socket) -> None:
+        """Note that a client has not asked for anything yet, or not again."""
+        with self._silent_lock:
+            self._silent.pop(client, None)
+            self._silent[client] = None
+
+    def heard(self, client: socket.socket) -> None:
+        """Note that a client has asked, or is gone."""
+        with self._silent_lock:
+            self._silent.pop(client, None)
+
+    def _hang_up(self) -> None:
+        with self._silent_lock:  # so that its thread does not close it, and another file take its number, meanwhile
+            client = next(iter(self._silent), None)
+            if client is not None:
+                del self._silent[client]
+                with contextlib.suppress(OSError):
+                    client.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing of a client that went away."""
@@ -77,6 +106,16 @@ class _Request(BaseHTTPRequestHandler):
         """Prepare the connection."""
         self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
         super().setup()
+
+    def finish(self) -> None:
+        """End the connection."""
+        self.server.heard(self.connection)
+        super().finish()
+
+    def handle_one_request(self) -> None:
+        """Wait for a request and answer it."""
+        self.server.hear(self.connection)
+        super().handle_one_request()
 
     def do_GET(self) -> None:
         """Send a file or a range of it."""
@@ -95,6 +134,7 @@ class _Request(BaseHTTPRequestHandler):
         self.server.on_request(f"{self.address_string()} {format % args}")
 
     def _answer(self, *, body: bool) -> None:
+        self.server.heard(self.connection)
         file = open_inside(self.server.folder, urlsplit(self.path).path)
         if file is None:
             self.send_error(HTTPStatus.NOT_FOUND)
@@ -121,7 +161,8 @@ class _Request(BaseHTTPRequestHandler):
             self.end_headers()
             if body and len(part):
                 self.wfile.flush()
-                self.connection.sendfile(file, part.start, len(part))
+                sent = self.connection.sendfile(file, part.start, len(part))
+                self.close_connection |= sent < len(part)  # the file was cut meanwhile; what was promised cannot come
 
 
 def open_inside(folder: Path, path: str) -> BinaryIO | None:

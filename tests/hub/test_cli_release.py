@@ -8,12 +8,16 @@ import subprocess
 import sys
 import urllib.request
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from tuf.ngclient import Updater
 
+from edge.updating.fetching import Fetcher
 from hub.cli import main
+from hub.keys import open_ring, read_keys
+from hub.repository import refresh, renew
 from tests.hub.signed import small_model
 
 
@@ -110,7 +114,7 @@ def test_promote_replaces_them(tried, tmp_path):
     assert "Take real/offline off this machine" in out
     (tmp_path / "hub.toml").write_text('[repository]\nkeys = "real"\n')
     told = json.loads(tried("keys", "list", "--json")[1])
-    assert (told["development"], told["root"]) == (False, 2)
+    assert (told["development"], told["root"]) == (False, 3)
     assert {row["role"]: row["passphrase"] for row in told["keys"]} == {
         "root": True,
         "targets": True,
@@ -136,6 +140,79 @@ def test_promote_replaces_them(tried, tmp_path):
         assert updater.get_targetinfo("yard/000002.tar") is not None
         with urllib.request.urlopen(f"{url}/metadata/root.json", timeout=10) as answer:
             assert b"x-weakspot-development" not in answer.read()
+
+
+LOST = [
+    # which old keys are lost, and whether new ones take their place
+    (("offline/targets", "online/snapshot", "online/timestamp", "offline/root-1"), True),
+    (("offline/root-1", "offline/root-2"), False),
+]
+
+
+@pytest.mark.parametrize(("lost", "done"), LOST)
+def test_lost_keys_are_replaced_by_two_root_keys(tried, tmp_path, lost, done):
+    root = (tmp_path / "repository" / "metadata" / "1.root.json").read_bytes()
+    before = {path: path.read_bytes() for path in (tmp_path / "repository").rglob("*") if path.is_file()}
+    for name in lost:
+        (tmp_path / "keys" / f"{name}.pem").unlink()
+    status, out, err = tried("keys", "promote", "--to", "real", "--no-passphrase")
+    if not done:
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert "to sign root, " in err
+        assert "is needed: not in keys/offline" in err
+        assert {path: path.read_bytes() for path in (tmp_path / "repository").rglob("*") if path.is_file()} == before
+        return
+    assert (status, err) == (0, "")
+    assert tried("keys", "promote", "--to", "real", "--no-passphrase", "-k", "real")[0] == 0  # said twice
+    assert tried("repository", "refresh", "-k", "real")[0] == 0
+    fetcher = Fetcher(tmp_path / "device", (tmp_path / "repository").as_uri(), root)
+    assert fetcher.fetch("yard/000001.tar").stat().st_size > 0
+    status, _, err = tried("repository", "refresh")  # a cron job that still has the folder of the old keys
+    assert (status, err.count("\n")) == (2, 1)
+    assert "to sign snapshot, the key" in err
+
+
+def test_a_key_that_others_may_read_is_not_used(tried, tmp_path):
+    key = tmp_path / "keys" / "online" / "timestamp.pem"
+    key.chmod(0o644)
+    status, out, err = tried("repository", "refresh")
+    assert (status, out) == (2, "")
+    assert err == (
+        "hub: keys/online/timestamp.pem has no passphrase and others may read it;"
+        " run: chmod 600 keys/online/timestamp.pem\n"
+    )
+    key.chmod(0o600)
+    assert tried("repository", "refresh")[0] == 0
+
+
+def test_what_cron_is_told(tried, tmp_path):
+    """What has ended is signed anew without a word; what cron cannot sign itself is said, each time, on stderr."""
+    place = tmp_path / "repository"
+    files = read_keys([tmp_path / "keys"])
+    ring = open_ring(files, ask=lambda _: b"")
+    now = datetime.now(UTC)
+    refresh(place, ring, now=now - timedelta(days=9))
+    status, _, err = tried("release", "list")
+    assert (status, err.count("has ended: no device takes anything now; run: hub repository refresh")) == (0, 2)
+    assert tried("repository", "refresh")[::2] == (0, "")
+    refresh(place, ring, now=now + timedelta(days=30))
+    status, _, err = tried("repository", "refresh")
+    assert (status, err) == (
+        0,
+        f"hub: snapshot, timestamp signed 29 days ahead of this machine's clock, {now:%Y-%m-%d}: is it right?\n",
+    )
+    assert tried("repository", "refresh")[::2] == (0, "")
+    renew(place, ring, now=now - timedelta(days=720))
+    status, _, err = tried("repository", "refresh")
+    assert (status, err.splitlines()) == (
+        0,
+        [
+            "hub: root ends in 9 days; run: hub keys renew",
+            "hub: targets has ended: no device takes anything now; run: hub keys renew",
+        ],
+    )
+    assert tried("keys", "renew")[::2] == (0, "")
+    assert tried("repository", "refresh")[::2] == (0, "")
 
 
 def test_init_goes_on_where_it_stopped(hub, tmp_path):

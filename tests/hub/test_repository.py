@@ -1,12 +1,9 @@
-"""The signed repository, as tuf's own client sees it: also when its writer is killed at any place, and over HTTP."""
+"""The signed repository, as tuf's own client sees it: also when its writer is killed at any place."""
 
-import http.client
 import os
 import signal
-import socket
 import sys
 import tarfile
-import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,11 +13,14 @@ from tuf.api.metadata import Metadata
 from tuf.ngclient import Updater
 from tuf.ngclient.fetcher import FetcherInterface
 
-from edge.contract.errors import UnreachableError, UnusableError
+from edge.contract.errors import UnusableError
 from edge.contract.release import from_custom
+from hub.bundle import bundle
+from hub.keys import Ring
+from hub.release import create_release
 from hub.repository import (
     DEVELOPMENT,
-    bundle,
+    clock_faults,
     is_repository,
     make_repository,
     next_version,
@@ -31,7 +31,6 @@ from hub.repository import (
     short_ends,
     writing,
 )
-from hub.repository_http import RepositoryServer, open_inside, read_range
 from tests.hub.signed import add_release, made_keys, made_repository, small_model
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -142,7 +141,7 @@ def test_keys_are_replaced_and_devices_follow(tmp_path, models):
     assert Metadata.from_bytes(made.root).signed.unrecognized_fields == {DEVELOPMENT: True}
     look(made.folder, tmp_path / "cache", made.root)  # a device that has been here before
     roles, ring = made_keys("real ")
-    replace_keys(made.folder, roles, made.ring | ring, development=False, now=NOW)
+    replace_keys(made.folder, roles, made.ring | ring, now=NOW)
     found = read_repository(made.folder)
     assert not found.development
     assert set(found.root.signed.keys) == set(ring.openers)
@@ -154,29 +153,117 @@ def test_keys_are_replaced_and_devices_follow(tmp_path, models):
 
 
 MISSING = [
+    # old keys that are lost, and whether new ones can take their place
+    ((), True),
     (("root-1",), True),  # two of three are enough
+    (("root-3",), True),
+    (("targets",), True),  # what root keys are for
+    (("timestamp", "snapshot"), True),
+    (("root-2", "targets", "timestamp", "snapshot"), True),
     (("root-1", "root-3"), False),
-    (("targets",), False),
-    (("timestamp",), False),
-    (("snapshot",), False),
+    (("root-1", "root-2", "root-3"), False),
 ]
 
 
 @pytest.mark.parametrize(("without", "done"), MISSING)
-def test_keys_that_are_needed(tmp_path, without, done):
-    made = made_repository(tmp_path / "r")
-    before = sorted(path.name for path in (made.folder / "metadata").iterdir())
+def test_lost_keys_are_replaced_while_two_root_keys_are_left(tmp_path, models, without, done):
+    made = made_repository(tmp_path / "r", models[0])
+    look(made.folder, tmp_path / "cache", made.root)
+    before = {path: path.read_bytes() for path in made.folder.rglob("*") if path.is_file()}
     ring = made_keys(without=without)[1]
     new_roles, new_ring = made_keys("real ")
     if done:
-        replace_keys(made.folder, new_roles, ring | new_ring, development=False, now=NOW)
+        replace_keys(made.folder, new_roles, ring | new_ring, now=NOW)
+        root = read_repository(made.folder).root.signed
+        assert set(root.keys) == set(new_ring.openers), "no old key counts any more"
+        refresh(made.folder, new_ring, now=NOW)
     else:
         with pytest.raises(UnusableError, match="needed: not in memory"):
-            replace_keys(made.folder, new_roles, ring | new_ring, development=False, now=NOW)
-        assert read_repository(made.folder).root.signed.version == 1
-        if without[0].startswith("root"):
-            assert sorted(path.name for path in (made.folder / "metadata").iterdir()) == before
+            replace_keys(made.folder, new_roles, ring | new_ring, now=NOW)
+        assert {path: path.read_bytes() for path in made.folder.rglob("*") if path.is_file()} == before
+    for cache in ("cache", "new"):
+        assert len(look(made.folder, tmp_path / cache, made.root)) == 1
+
+
+def test_keys_are_replaced_twice(tmp_path, models):
+    made = made_repository(tmp_path / "r", models[0])
     look(made.folder, tmp_path / "cache", made.root)
+    ring = made.ring
+    for prefix in ("second ", "third ", "third "):  # at last the same keys again: a command that is repeated
+        roles, new = made_keys(prefix)
+        replace_keys(made.folder, roles, ring | new, now=NOW)
+        ring = new
+    assert set(read_repository(made.folder).root.signed.keys) == set(ring.openers)
+    for cache in ("cache", "new"):
+        assert len(look(made.folder, tmp_path / cache, made.root)) == 1
+
+
+def test_a_root_that_has_ended_is_renewed_with_two_of_its_keys(tmp_path, models):
+    made = made_repository(tmp_path / "r", models[0], now=NOW - timedelta(days=800))
+    refresh(made.folder, made.ring, now=NOW)
+    assert all(short_ends(read_repository(made.folder), now=NOW)[role] < 0 for role in ("root", "targets"))
+    with pytest.raises(RepositoryError, match="expired"):
+        look(made.folder, tmp_path / "cache", made.root)
+    renew(made.folder, made_keys(without=("root-2",))[1], now=NOW)
+    assert len(look(made.folder, tmp_path / "cache", made.root)) == 1
+    with pytest.raises(UnusableError, match="to sign root"):
+        renew(made.folder, made_keys(without=("root-2", "root-3"))[1], now=NOW)
+
+
+@pytest.mark.parametrize("days", [365 * 10, 3])
+def test_what_a_clock_that_was_ahead_has_signed_is_signed_over(tmp_path, models, days):
+    made = made_repository(tmp_path / "r", models[0], now=NOW - timedelta(hours=2))
+    refresh(made.folder, made.ring, now=NOW + timedelta(days=days))
+    look(made.folder, tmp_path / "cache", made.root)
+    assert set(clock_faults(read_repository(made.folder), now=NOW)) == {"snapshot", "timestamp"}
+    refresh(made.folder, made.ring, now=NOW)
+    found = read_repository(made.folder)
+    assert not clock_faults(found, now=NOW)
+    assert found.expiries["timestamp"] == NOW + timedelta(days=7)
+    look(made.folder, tmp_path / "cache", made.root)
+
+
+def test_a_clock_that_was_never_set_signs_nothing(tmp_path, models):
+    made = made_repository(tmp_path / "r", models[0])
+    before = {path: path.read_bytes() for path in made.folder.rglob("*") if path.is_file()}
+    then = datetime(1970, 1, 1, 0, 3, tzinfo=UTC)
+    roles, ring = made_keys("real ")
+    for work in (
+        lambda: refresh(made.folder, made.ring, now=then),
+        lambda: renew(made.folder, made.ring, now=then),
+        lambda: replace_keys(made.folder, roles, made.ring | ring, now=then),
+        lambda: add_release(made, models[1], now=then),
+        lambda: make_repository(tmp_path / "new", roles, ring, development=False, now=then),
+    ):
+        with pytest.raises(UnusableError, match="the clock of this machine says 1970-01-01 00:03 UTC; set it"):
+            work()
+    assert {path: path.read_bytes() for path in made.folder.rglob("*") if path.is_file()} == before
+    assert not is_repository(tmp_path / "new")
+
+
+def test_a_bundle_holds_what_devices_need_and_no_more(tmp_path, models):
+    """Not a year of snapshots, not what waits to be published, no key, no lock."""
+    made = made_repository(tmp_path / "r", models[0], now=NOW - timedelta(days=3))
+    for hours in (40, 20, 1):
+        refresh(made.folder, made.ring, now=NOW - timedelta(hours=hours))
+    roles, ring = made_keys("real ")
+    replace_keys(made.folder, roles, made.ring | ring, now=NOW)
+    offline = Ring({key: ring.openers[key] for key in (roles["targets"][0].keyid,)}, "a stick")
+    waiting, _ = create_release(made.folder, offline, model_folder=models[1], now=NOW, ungated="a test")
+    assert not waiting.published
+    bundle(made.folder, tmp_path / "out.tar")
+    with tarfile.open(tmp_path / "out.tar") as tar:
+        names = tar.getnames()
+        tar.extractall(tmp_path / "stick", filter="data")
+    assert sorted(name.rpartition("/")[2].lstrip("0123456789.") for name in names if name.startswith("metadata")) == [
+        *["root.json"] * 4,
+        "snapshot.json",
+        "targets.json",
+        "timestamp.json",
+    ]
+    assert sum(name.startswith("targets/") for name in names) == 1
+    assert len(read_repository(tmp_path / "stick").targets.signed.targets) == 1
+    assert len(look(tmp_path / "stick", tmp_path / "cache", made.root)) == 1
 
 
 DAMAGED = [
@@ -219,6 +306,34 @@ def test_one_writes_at_a_time(tmp_path):
     with writing(made.folder), pytest.raises(UnusableError, match="another command writes"):
         refresh(made.folder, made.ring, now=NOW)
     refresh(made.folder, made.ring, now=NOW)
+
+
+def test_nobody_waits_while_a_passphrase_is_typed(tmp_path, models):
+    """A terminal that was left with a question must not keep cron from refreshing."""
+    made = made_repository(tmp_path / "r")
+    asked = []
+
+    def slow(key):
+        def open_it():
+            if key not in asked:
+                asked.append(key)
+                refresh(made.folder, made.ring, now=NOW)  # cron comes by
+            return made.ring.openers[key]()
+
+        return open_it
+
+    roles, new = made_keys("real ")
+    for work, count in (
+        (lambda ring: create_release(made.folder, ring, model_folder=models[0], now=NOW, ungated="x"), 1),
+        (lambda ring: renew(made.folder, ring, now=NOW), 3),
+        (lambda ring: replace_keys(made.folder, roles, ring | new, now=NOW), 3),
+    ):
+        asked.clear()
+        offline = [
+            key for role in ("root", "targets") for key in read_repository(made.folder).root.signed.roles[role].keyids
+        ]
+        work(Ring({key: slow(key) if key in offline else one for key, one in made.ring.openers.items()}, "memory"))
+        assert len(asked) == count
 
 
 WRITES = {"os.rename", "os.remove", "os.mkdir"}
@@ -288,8 +403,6 @@ def test_killed_anywhere_in_a_release(tmp_path, models):
     made = made_repository(tmp_path / "r", models[0])
 
     def work(folder):
-        from hub.release import create_release
-
         create_release(folder, made.ring, model_folder=models[1], now=NOW, ungated="a test")
 
     kill_everywhere(tmp_path, Made(made, 2), work, made.root, least=9)
@@ -310,14 +423,41 @@ def test_killed_anywhere_while_keys_are_replaced(tmp_path, models):
 
     def work(folder):
         if read_repository(folder).development:
-            replace_keys(folder, roles, made.ring | ring, development=False, now=NOW)
+            replace_keys(folder, roles, made.ring | ring, now=NOW)
         else:
             refresh(folder, ring, now=NOW)
         assert not read_repository(folder).development
+        newest = read_repository(folder).root.signed.version
         metadata = folder / "metadata"
-        assert (metadata / "root.json").read_bytes() == (metadata / "2.root.json").read_bytes()
+        assert (metadata / "root.json").read_bytes() == (metadata / f"{newest}.root.json").read_bytes()
 
     kill_everywhere(tmp_path, Made(made, 1), work, made.root, least=11)
+
+
+def test_killed_anywhere_in_a_renewal(tmp_path, models):
+    made = made_repository(tmp_path / "r", models[0])
+
+    def work(folder):
+        renew(folder, made.ring, now=NOW)
+
+    kill_everywhere(tmp_path, Made(made, 1), work, made.root, least=9)
+
+
+def test_killed_anywhere_in_a_bundle(tmp_path, models):
+    """The bundle is whole or not there; the repository is as it was."""
+    made = made_repository(tmp_path / "r", models[0])
+    for step in range(100):
+        place = tmp_path / str(step)
+        place.mkdir()
+        out = place / "out.tar"
+        if not killed_at(step, lambda out=out: bundle(made.folder, out)):
+            assert step >= 2
+            return
+        assert not out.exists()
+        bundle(made.folder, out)
+        assert [path.name for path in place.iterdir()] == ["out.tar"]
+        refresh(made.folder, made.ring, now=NOW)
+    pytest.fail("it never came to its end")
 
 
 def test_killed_anywhere_while_it_is_made(tmp_path):
@@ -349,129 +489,3 @@ def test_a_bundle_is_the_repository(tmp_path, models):
     assert names[-1] == "metadata/timestamp.json"
     assert [name.startswith("targets/") for name in names[:4]] == [True, True, True, False]
     assert len(look(tmp_path / "stick", tmp_path / "cache", made.root)) == 3
-
-
-@pytest.fixture
-def served(tmp_path, models):
-    """A repository with a release, over HTTP on a free port."""
-    made = made_repository(tmp_path / "r", models[0])
-    with RepositoryServer(made.folder, host="127.0.0.1", port=0) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield made, server.server_port
-        server.shutdown()
-        thread.join(10)
-
-
-def ask(port, path, *, method="GET", **headers):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    connection.request(method, path, headers=headers)
-    answer = connection.getresponse()
-    body = answer.read()
-    connection.close()
-    return answer, body
-
-
-def test_a_client_over_http(served, tmp_path):
-    made, port = served
-    cache = tmp_path / "http"
-    cache.mkdir()
-    base = f"http://127.0.0.1:{port}"
-    updater = Updater(str(cache), f"{base}/metadata/", str(cache), f"{base}/targets/", bootstrap=made.root)
-    info = updater.get_targetinfo("yard/000001.tar")
-    assert Path(updater.download_target(info)).stat().st_size == info.length
-
-
-RANGES = [
-    # what is asked for of 10 bytes, and the bytes that come; None: all
-    ("bytes=0-", range(10)),
-    ("bytes=3-", range(3, 10)),
-    ("bytes=9-", range(9, 10)),
-    ("bytes=10-", range(0)),  # nothing is there
-    ("bytes=2-4", range(2, 5)),
-    ("bytes=2-99", range(2, 10)),
-    ("bytes=-3", range(7, 10)),
-    ("bytes=-99", range(10)),
-    ("bytes=-0", range(10, 10)),
-    ("bytes=4-2", None),  # turned round: not a range
-    ("bytes=-", None),
-    ("bytes=0-1,4-5", None),  # several parts: all is as good an answer
-    ("lines=1-2", None),
-    ("bytes=x-", None),
-    (f"bytes={'9' * 40}-", None),
-]
-
-
-@pytest.mark.parametrize(("header", "expected"), RANGES)
-def test_ranges(header, expected):
-    assert read_range(header, 10) == expected
-
-
-def test_ranges_over_http(served):
-    made, port = served
-    path = next((made.folder / "targets" / "yard").iterdir())
-    content = path.read_bytes()
-    url = f"/targets/yard/{path.name}"
-    answer, body = ask(port, url, Range="bytes=100-")
-    assert (answer.status, body) == (206, content[100:])
-    assert answer.headers["Content-Range"] == f"bytes 100-{len(content) - 1}/{len(content)}"
-    answer, body = ask(port, url, Range=f"bytes={len(content)}-")
-    assert (answer.status, answer.headers["Content-Range"], body) == (416, f"bytes */{len(content)}", b"")
-    answer, body = ask(port, url, method="HEAD")
-    assert (answer.status, int(answer.headers["Content-Length"]), body) == (200, len(content), b"")
-    assert ask(port, url, method="PUT")[0].status == 501
-    assert ask(port, url, method="DELETE")[0].status == 501
-    assert path.read_bytes() == content
-
-
-OUTSIDE = [
-    "/",
-    "/metadata",  # no folder is listed
-    "/metadata/",
-    "/targets/yard",
-    "/secret",  # beside the two folders
-    "/metadata/../secret",
-    "/metadata/%2e%2e/secret",
-    "/metadata/..%2fsecret",
-    "//metadata/timestamp.json",
-    "/metadata//timestamp.json",
-    "/.lock",
-    "/metadata/.hidden",
-    "/metadata/link",  # leads out of the two folders
-    "/metadata/pipe",  # would never end
-    "/metadata/%00",
-    "/metadata/" + "x" * 300,
-    "metadata/timestamp.json",
-]
-
-
-def test_nothing_else_is_served(served):
-    made, port = served
-    metadata = made.folder / "metadata"
-    (made.folder / "secret").write_text("secret")
-    (metadata / ".hidden").write_text("secret")
-    (metadata / "link").symlink_to(made.folder / "secret")
-    os.mkfifo(metadata / "pipe")
-    for path in OUTSIDE:
-        if path.startswith("/") and path[1:2] != "/":  # http.server makes one slash of two
-            assert ask(port, path)[0].status == 404, path
-        assert open_inside(made.folder, path) is None, path
-    assert ask(port, "/metadata/timestamp.json?x=1")[0].status == 200
-
-
-def test_a_client_that_goes_away_or_stays_silent_stops_nobody(served):
-    _, port = served
-    silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
-    silent[0].sendall(b"GET /metadata/timestamp.json HTTP/1.1\r\n")
-    silent[1].sendall(b"\x00\xff" * 1000)
-    silent[2].close()
-    assert ask(port, "/metadata/timestamp.json")[0].status == 200
-    for one in silent:
-        one.close()
-    assert ask(port, "/metadata/timestamp.json")[0].status == 200
-
-
-def test_a_port_that_is_taken_is_said(served):
-    made, port = served
-    with pytest.raises(UnreachableError, match=f"cannot serve on 127.0.0.1:{port}"):
-        RepositoryServer(made.folder, host="127.0.0.1", port=port)
