@@ -1,10 +1,10 @@
-# make demo | test | check | bench | soak | conformance     (python3 >= 3.11 and a PyPI index are all they need)
+# make demo | test | slow | check | bench | soak | conformance     (python3 >= 3.11 and a PyPI index are all they need)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test check bench soak conformance clean
+.PHONY: demo test slow check bench soak conformance clean
 
 $(VENV)/python.stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "weakspot needs Python 3.11 or newer"; exit 2; }
@@ -24,7 +24,10 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/hub demo --out demo-out
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "not soak"
+	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "not soak and not slow"
+
+slow: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -q -n auto --dist loadfile -m slow
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -4,7 +4,9 @@
 #
 # Laws:
 # 1. What is published is never half there: targets first, then metadata, timestamp.json last and in one step.
-# 2. The exit status is the answer: 0 complete, 1 it did not go through, 2 it could not be done.
+# 2. What is published is whole: `hub` writes timestamp.json after all that it names, so where that is the same before and
+#    after everything was read, what it names was read. Else it is read again.
+# 3. The exit status is the answer: 0 complete, 1 it did not go through, 2 it could not be done.
 set -eu
 LC_ALL=C
 export LC_ALL
@@ -69,6 +71,12 @@ there() { # COMMAND: run a command of a shell where the repository is served
   if [ -z "$host" ]; then sh -c "$1"; else ssh -- "$host" "$1"; fi
 }
 
+pack() { # law 2
+  cp "$repository/metadata/timestamp.json" "$work/timestamp.json" &&
+    tar -C "$repository" -X "$work/there" -cf "$work/new.tar" targets metadata &&
+    cmp -s "$repository/metadata/timestamp.json" "$work/timestamp.json"
+}
+
 publish() {
   [ $# -eq 2 ] || die 'publish takes REPOSITORY and TARGET; `rollout.sh --help` shows how'
   repository=$1
@@ -84,7 +92,12 @@ publish() {
   there "mkdir -p $at && cd $at && rm -rf .incoming && mkdir .incoming && { [ ! -d targets ] || find targets -type f; }" \
     >"$work/there" || die "cannot write to $2"
   # A target's name holds its hash: what is there is there whole, and is not sent again.
-  tar -C "$repository" -X "$work/there" -cf "$work/new.tar" targets metadata || die "cannot read $repository"
+  printf '%s\n' '.*.part' >>"$work/there" # what is being written
+  tries=3
+  until pack; do
+    tries=$((tries - 1))
+    [ "$tries" -gt 0 ] || die "cannot read $repository, or it changes all the time"
+  done
   there "cd $at/.incoming && tar -xf - && $PLACE" <"$work/new.tar" || die "cannot copy to $2; what was there is as it was"
   echo "$2 is up to date"
 }

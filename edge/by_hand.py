@@ -31,6 +31,8 @@ def go_back(config: EdgeConfig, *, factory: bool, within_s: float = WITHIN_S) ->
     if not is_held(config.data_dir):
         with hold_folder(config.data_dir):
             store = SlotStore(folder, line)
+            if store.closed:
+                raise UnusableError(store.closed)
             target = _target(store.slots, factory=factory)
             if isinstance(target, str):
                 return target

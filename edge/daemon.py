@@ -105,6 +105,7 @@ class Daemon:
         self._begun_s = time.monotonic()
         self._expired_s: float | None = None
         self._halted = False
+        self._closed = "" if slots is None else slots.closed
         self._policies = PolicyBox(config)
         self._counters, self._spooled = spool.counters(), spool.health()
         self._day = resume_day(config.data_dir)
@@ -119,7 +120,7 @@ class Daemon:
                 model=serving.release,
                 version=version(),
                 labels=config.labels,
-                updates=config.updates is not None,
+                updates=config.updates is not None and not self._closed,
             ),
             upload_all=config.upload == "all",
             on_policy=self._policies.take,
@@ -149,7 +150,7 @@ class Daemon:
         )
         self._writer = threading.Thread(target=self._write, name="writer", daemon=True)
         self._updater = None
-        if slots is not None:
+        if slots is not None and not self._closed:
             self._updater = Updater(
                 config, slots, detection=self._detection, publisher=self._publisher, boot_id=self._boot_id
             )
@@ -259,7 +260,7 @@ class Daemon:
             faults=dict(self._publisher.faults) | ({"detections_lost": lost} if lost else {}),
             cameras_lost={eye.camera.name: eye.camera.error for eye in self._eyes if eye.camera.error is not None},
             day=self._day.marks,
-            running=running_words(serving.detector),
+            running=f"{running_words(serving.detector)}{f'; UPDATES ARE OFF: {self._closed}' if self._closed else ''}",
             update=None if self._updater is None else self._updater.last_report,
         )
         try:

@@ -2,8 +2,11 @@
 
 Owns what serves and the way of a finding as far as the writer's queue, which overflows and counts what is lost.
 
-Law: what serves is exchanged as a whole and between two frames. The new model is opened and warm before; the pause is
-what the old pipelines take to hand on what they hold.
+Laws:
+
+1. What serves is exchanged as a whole and between two frames. The new model is opened and warm before; the pause is
+   what the old pipelines take to hand on what they hold.
+2. Nobody waits for a model that hangs: `silent_s` tells of it, and `stop` leaves it behind.
 """
 
 import logging
@@ -30,6 +33,7 @@ from edge.stream import DetectionStream
 
 WRITER_QUEUE: Final = 16
 PATIENCE_S: Final = 5.0
+HALT_S: Final = 10.0
 _WAIT_S: Final = 0.5
 
 _log = logging.getLogger(__name__)
@@ -43,12 +47,16 @@ class Sighted(NamedTuple):
 
 
 class Looked(NamedTuple):
-    """What the model that serves has done since it was taken up: frames looked at, and those that it failed on."""
+    """What the model that serves has done since it was taken up: frames looked at, and those that it failed on.
+
+    `moving`: frames that it was given, of cameras whose picture does not stand still: only those can be judged.
+    """
 
     number: int
     frames: int
     failed: int
     not_finite: int
+    moving: int
 
 
 @dataclass(slots=True, eq=False)
@@ -65,7 +73,7 @@ class Detection:
 
     Attributes:
         queue: what was mined, for the writer; None at the end is the daemon's.
-        beat_s: when the thread last turned, monotonic.
+        beat_s: when the thread last turned to a camera, monotonic.
         pause_ms: how long the last swap kept the cameras waiting.
 
     Args:
@@ -110,10 +118,14 @@ class Detection:
         self._thread.start()
 
     def stop(self) -> None:
-        """Look at what is left, finish every camera and end the thread."""
+        """Look at what is left, finish every camera and end the thread; one that hangs for `HALT_S` is left behind."""
         self._halting.set()
         self._woken.set()
-        self._thread.join()
+        self._thread.join(_WAIT_S)
+        while self._thread.is_alive() and self.silent_s < HALT_S:
+            self._thread.join(_WAIT_S)
+        if self._thread.is_alive():
+            _log.error("%s hangs: what it was looking at is lost", self._serving.release)
 
     @property
     def serving(self) -> Serving:
@@ -124,6 +136,11 @@ class Detection:
     def alive(self) -> bool:
         """Whether the thread runs."""
         return self._thread.is_alive()
+
+    @property
+    def silent_s(self) -> float:
+        """How long the thread has been at one frame; without frames it turns all the same."""
+        return time.monotonic() - self.beat_s
 
     def swap(self, serving: Serving, *, within_s: float) -> float:
         """Let another model serve from the next frame on; it is open and warm. Return the milliseconds of the pause.
@@ -159,7 +176,7 @@ class Detection:
     def looked(self) -> Looked:
         """Return what the model that serves has done."""
         n = self._looked
-        return Looked(self._serving.number, n["frames"], n["failed"], n["not_finite"])
+        return Looked(self._serving.number, n["frames"], n["failed"], n["not_finite"], n["moving"])
 
     def sizes(self) -> dict[str, tuple[int, int]]:
         """Return (width, height) of each camera's last frame."""
@@ -242,6 +259,7 @@ class Detection:
 
     def _serve(self, eye: Eye) -> None:
         """Look at a camera's newest frame; once there are no more, finish with it."""
+        self.beat_s = time.monotonic()
         try:
             is_last = self._halting.is_set() or eye.camera.state is CameraState.ENDED  # before its last frame is taken
             frame = eye.camera.newest()
@@ -259,8 +277,10 @@ class Detection:
         """Look at one frame of a camera. For the thread, or before it is started."""
         eye.watch(frame)
         watch = self._watch
-        if watch is not None and not eye.frozen:
-            watch(frame)
+        if not eye.frozen:
+            self._looked["moving"] += 1
+            if watch is not None:
+                watch(frame)
         eye.pipeline.wanted = not eye.frozen and not self._is_closed()
         begun_s = time.monotonic()
         step = eye.pipeline.step(frame)
@@ -285,6 +305,7 @@ class Detection:
             mined = _drawn(mined)
         for one in mined:
             self._put(camera, one, self._serving, wait_s=wait_s)
+            self.beat_s = time.monotonic()
 
     def _put(self, camera: str, mined: Mined, serving: Serving, *, wait_s: float) -> None:
         if not self._quota.admit(camera, mined.reason, now_s=time.monotonic()):

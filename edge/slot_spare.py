@@ -55,16 +55,29 @@ def keep(path: Path, state: bytes, *, over: bytes) -> None:
 
 
 def kept_over(path: Path, content: bytes) -> bytes | None:
-    """Return the state that stands for `content`; None where there is none."""
+    """Return the state that stands for `content`; None where there is none. Raises `OSError`."""
     over = _sha256(content)
     found = max((one for one in _kept(path) if one.over == over), key=lambda one: one.serial, default=None)
     return None if found is None else found.state
 
 
+def read_kept(path: Path, spare: Path) -> tuple[bytes | None, bool]:
+    """Return what counts of a file with room beside it, None where there is no file, and whether it is in that room.
+
+    Raises `OSError` when either is there and cannot be read: the older one is no answer.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None, False
+    kept = kept_over(spare, content)
+    return (content, False) if kept is None else (kept, True)
+
+
 def _kept(path: Path) -> Iterator[_Kept]:
     try:
         content = path.read_bytes()
-    except OSError:
+    except FileNotFoundError:
         return
     for half in (0, 1):
         head, _, rest = content[half * HALF_BYTES : (half + 1) * HALF_BYTES].partition(b"\n")

@@ -83,6 +83,15 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
         return None if self.ended else self.assignment.number
 
 
+class _Remains(msgspec.Struct, frozen=True):
+    """What is to be kept of a state that cannot be used otherwise."""
+
+    model: str
+    highest: Number = 0
+    sequence: Count = 0
+    others: dict[str, Number] = {}
+
+
 class Slots(msgspec.Struct, frozen=True, kw_only=True):
     """The whole state.
 
@@ -136,6 +145,22 @@ def follow(slots: Slots, model: str) -> Slots:
     highest = others.pop(model, 0)
     below = "" if highest == 0 else f"edge.toml came back to {model}"
     return Slots(model=model, highest=highest, below=below, sequence=slots.sequence + 1, others=others)
+
+
+def remains(content: bytes, model: str) -> Slots:
+    """Return a new state, with what one that cannot be used still tells: law 4 outlives a broken file."""
+    try:
+        found = msgspec.json.decode(content, type=_Remains)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Slots(model=model)
+    before = Slots(
+        model=found.model,
+        highest=found.highest,
+        below="the state before could not be used" if found.highest else "",
+        sequence=found.sequence + STARTS_APART,
+        others=found.others,
+    )
+    return Slots(model=model) if found.highest == found.sequence == 0 else follow(before, model)
 
 
 def may_activate(slots: Slots, number: int, *, back: bool = False) -> str:

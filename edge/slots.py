@@ -9,6 +9,7 @@ Laws:
 
 1. A state that breaks a law is never written; one that was read and does is set aside, and the factory's model serves.
    What it can still tell of the highest release ever confirmed is kept: law 6 of the house outlives a broken file.
+   One that the disk does not give is not known to be wrong: the factory's serves, and nothing is written or removed.
 2. A release's folder has its name once every file in it is on the disk, and of the size and hash that were signed.
    The state holds a release after its folder has its name, and no more before the folder goes.
 3. A model that was left stays left: on a full disk the state goes into room that was taken before.
@@ -22,6 +23,7 @@ import logging
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -33,14 +35,16 @@ import msgspec
 from edge.contract.card import read_card
 from edge.contract.errors import UnreachableError, UntrustedError, UnusableError
 from edge.contract.release import SignedRelease
-from edge.contract.samples import SCHEMA, Count
+from edge.contract.samples import SCHEMA
 from edge.detector.opening import CARD_NAME
 from edge.detector.written import flush_folder, write_whole
-from edge.slot_spare import keep, kept_over, take_room
-from edge.slot_state import FACTORY, STARTS_APART, Number, Slots, faults, follow, forget, lose, surplus
+from edge.slot_spare import keep, read_kept, take_room
+from edge.slot_state import FACTORY, Slots, faults, follow, forget, lose, remains, surplus
 from edge.unpacking import require_files, require_signed, unpack
 
 SPARE_BYTES: Final = 32 << 20
+READS: Final = 5
+READ_AGAIN_S: Final = 0.2
 _STATE: Final = "slots.json"
 _SPARE: Final = "slots.spare"
 _BY_HAND: Final = "by-hand-"
@@ -50,13 +54,8 @@ _HALF_MADE = re.compile(r"\d{6}\.part|\.slots\.json\.\d+\.part")
 _log = logging.getLogger(__name__)
 
 
-class _Remains(msgspec.Struct, frozen=True):
-    """What is to be kept of a state that cannot be used otherwise."""
-
-    model: str
-    highest: Number = 0
-    sequence: Count = 0
-    others: dict[str, Number] = {}
+class UnreadError(UnusableError):
+    """The disk does not give the state: what it says is not known, and it may be as good as ever."""
 
 
 class ByHand(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,17 +77,31 @@ def slot_path(folder: Path, number: int) -> Path:
 def read_slots(folder: Path, line: str) -> Slots:
     """Return the state for a model line; a new one where there is none. Writes nothing.
 
-    Raises `UnusableError` when it cannot be read, or breaks a law.
+    Raises `UnusableError` when it breaks a law, `UnreadError` when it cannot be read.
     """
+    content, _ = _read(folder)
+    return Slots(model=line) if content is None else _decoded(folder / _STATE, content, line)
+
+
+def _read(folder: Path, *, times: int = 1) -> tuple[bytes | None, bool]:
+    """Return the state that counts, None where there is none, and whether it is in the spare. Raises `UnreadError`."""
     path = folder / _STATE
+    while True:
+        times -= 1
+        try:
+            return read_kept(path, folder / _SPARE)
+        except OSError as error:
+            msg = f"cannot read {error.filename or path}: {error.strerror}"
+            if times <= 0:
+                raise UnreadError(msg) from error
+            _log.warning("%s", msg)
+            time.sleep(READ_AGAIN_S)
+
+
+def _decoded(path: Path, content: bytes, line: str) -> Slots:
+    """Return the state. Raises `UnusableError`."""
     try:
-        content = path.read_bytes()
-        slots = msgspec.json.decode(kept_over(folder / _SPARE, content) or content, type=Slots)
-    except FileNotFoundError:
-        return Slots(model=line)
-    except OSError as error:
-        msg = f"cannot read {path}: {error.strerror}"
-        raise UnusableError(msg) from error
+        slots = msgspec.json.decode(content, type=Slots)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         msg = f"{path} is not valid: {error}"
         raise UnusableError(msg) from error
@@ -115,7 +128,7 @@ def active_model(folder: Path, line: str) -> Path | None:
     if number == FACTORY:
         return None
     path = slot_path(folder, number)
-    if not (path / CARD_NAME).is_file():
+    if _is_gone(path / CARD_NAME):
         _log.warning("the factory's model serves: %s is gone", path)
         return None
     return path
@@ -155,6 +168,8 @@ class SlotStore:
         folder: see `models_folder`.
         slots: the state, as it is on the disk; while `behind`, what is in `slots.json` is older.
         behind: the disk did not take what could not wait; see `write`.
+        closed: why the state could not be read; "" where it was. Then `slots` is not what is on the disk: the factory's
+            model serves until the next start, and nothing is written or removed.
     """
 
     def __init__(self, folder: Path, line: str) -> None:
@@ -164,6 +179,7 @@ class SlotStore:
         """
         self.folder = folder
         self.behind = False
+        self.closed = ""
         self._followed: set[str] = set()
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -184,6 +200,8 @@ class SlotStore:
             raise ValueError(broken[0])
         if slots == self.slots and not self.behind:
             return
+        if self.closed:
+            raise UnreadError(self.closed)
         content = msgspec.json.format(msgspec.json.encode(slots), indent=2)
         try:
             write_whole(self.folder / _STATE, content)
@@ -285,7 +303,13 @@ class SlotStore:
         return found
 
     def _requests(self) -> list[Path]:
-        return sorted(path for path in self.folder.glob(f"{_BY_HAND}*") if path.name not in self._followed)
+        try:
+            found = () if self.closed else tuple(self.folder.iterdir())
+        except OSError as error:  # it is looked for again in a moment
+            _log.debug("%s cannot be looked through: %s", self.folder, error.strerror)
+            return []
+        asked = (path for path in found if path.name.startswith(_BY_HAND))
+        return sorted(path for path in asked if path.name not in self._followed)
 
     def _keep(self, content: bytes, error: UnusableError) -> None:
         try:
@@ -303,49 +327,57 @@ class SlotStore:
 
     def _recover(self, line: str) -> Slots:
         try:
-            found = read_slots(self.folder, line)
-            self.behind = _is_in_spare(self.folder)
+            content, self.behind = _read(self.folder, times=READS)
+        except UnreadError as error:
+            _log.error("the factory's model serves, and updates are off until the next start: %s", error)
+            self.closed = str(error)
+            return Slots(model=line)
+        try:
+            found = Slots(model=line) if content is None else _decoded(self.folder / _STATE, content, line)
         except UnusableError as error:
-            aside = f"{_STATE}.broken-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-            _log.error("the factory's model serves, the state is set aside as %s: %s", aside, error)
-            found = _remains(self.folder / _STATE, line)
-            (self.folder / _STATE).replace(self.folder / aside)
-            flush_folder(self.folder)
-            self.behind = found != Slots(model=line)
+            assert content is not None
+            found = remains(content, line)
+            self._set_aside(error)
         self.slots = found
         for slot in found.held:
-            if not (self.path(slot.number) / CARD_NAME).is_file():
+            if _is_gone(self.path(slot.number) / CARD_NAME):
                 _log.error("release %d is held and its folder is gone", slot.number)
                 found = lose(found, slot.number, now_ms=time.time_ns() // 1_000_000)
         self.write(found, at_once=True)
-        held = {slot.number for slot in found.held}
-        for one in list(self.folder.iterdir()):
+        self._clear({slot.number for slot in found.held})
+        return found
+
+    def _clear(self, held: set[int]) -> None:
+        try:
+            found = tuple(self.folder.iterdir())
+        except OSError as error:  # it is in nobody's way
+            _log.warning("%s cannot be looked through: %s", self.folder, error.strerror)
+            return
+        for one in found:
             orphan = _RELEASE.fullmatch(one.name) is not None and int(one.name) not in held
             if orphan or _HALF_MADE.fullmatch(one.name) is not None:
                 _remove(one)
-        return found
+
+    def _set_aside(self, error: UnusableError) -> None:
+        """Keep a broken state under another name; in its place comes what remains of it, as a whole."""
+        aside = f"{_STATE}.broken-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        _log.error("the factory's model serves, the state is set aside as %s: %s", aside, error)
+        try:
+            (self.folder / aside).hardlink_to(self.folder / _STATE)
+        except OSError as worse:  # a disk that is full, or knows no links: what serves is worth more
+            _log.error("the broken state is not kept: %s", worse.strerror)
+        self.behind = True
 
 
-def _is_in_spare(folder: Path) -> bool:
-    """Whether the state that counts is not the one in its own file."""
-    path = folder / _STATE
-    return path.is_file() and kept_over(folder / _SPARE, path.read_bytes()) is not None
-
-
-def _remains(path: Path, line: str) -> Slots:
-    """Return a new state, with what a state that cannot be used still tells."""
+def _is_gone(path: Path) -> bool:
+    """Whether a file is known to be gone; what the disk does not tell is not."""
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=_Remains)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return Slots(model=line)
-    before = Slots(
-        model=found.model,
-        highest=found.highest,
-        below="the state before could not be used" if found.highest else "",
-        sequence=found.sequence + STARTS_APART,
-        others=found.others,
-    )
-    return Slots(model=line) if found.highest == found.sequence == 0 else follow(before, line)
+        return not stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError as error:
+        _log.warning("%s cannot be looked at: %s", path, error.strerror)
+        return False
 
 
 def _remove(path: Path) -> None:

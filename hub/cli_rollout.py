@@ -32,8 +32,8 @@ rollout = typer.Typer(
     "Each device judges the release beside the model that it has, on the same frames, before it trusts it: it bakes for"
     " an hour, in which the hub judges what all of them have counted together. A wave follows when 95 % of the one"
     " before have confirmed. One failure in the first, two or 5 % in a later one, or figures that fail together, and"
-    " the rollout stops and sends every device back. A device that is online and does not come to an end has failed;"
-    " one that is offline has not.",
+    " the rollout stops and sends every device back, also a complete one when devices that joined late fail. A"
+    " device that is online and does not come to an end has failed; one that is offline has not.",
 )
 
 Model = Annotated[
@@ -80,8 +80,12 @@ def rollout_start(
     """Begin to bring a release to the devices; `hub serve` gives the orders.
 
     A model line has one rollout at a time: halt the one that runs, and the
-    new one takes its place. Who comes online later gets the release when the
-    last wave has begun. `hub rollout status` shows how it goes.
+    new one takes its place. Devices that have not ended in the old one go back
+    first; those that have confirmed it keep it until the new one comes.
+
+    Who comes online later gets the release when the last wave has begun, as
+    many at a time as have confirmed it. `hub rollout status` shows how it
+    goes.
     """
     from hub.release import baseline_of, named_release
     from hub.release_lines import development_lines, warning_lines
@@ -148,7 +152,10 @@ def rollout_show(
 def rollout_halt(
     model: Model = "", config: Config = Path("hub.toml"), database: Database = None, json: Json = False
 ) -> None:
-    """Order no further device. Those under way go on, and if they fail they still stop it."""
+    """Order no further device. Those under way go on, and if they fail they still stop it.
+
+    When a new rollout takes its place, those still under way are sent back.
+    """
     with Store.open(find_database(config=config, database=database), create=False) as store:
         _show(store, halt_rollout(store, model), json=json)
 

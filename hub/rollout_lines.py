@@ -43,7 +43,7 @@ def status_lines(status: RolloutStatus) -> list[str]:
         lines += wrapped(plain_text(status.reason, most=400))
     lines.append(f"begun {utc(status.started_at_ms)} for {_scope(status.plan)}: {status.in_scope} heard")
     lines += _trial_lines(status)
-    if status.failed_late:
+    if status.failed_late and status.state == "complete":
         lines += wrapped(
             f"{counted(status.failed_late, 'device')} failed since it was complete; the others keep it:"
             f" hub rollout rollback {status.model} sends every device back"

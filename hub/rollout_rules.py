@@ -7,13 +7,16 @@ Laws:
 
 1. A wave begins only after the one before it has at least 95 % of its devices confirmed; what is missing to that, once
    every device has ended, a person accepts (`resume`) or nobody. A device bakes before it confirms, not a wave after.
+   A wave's share is of every device in scope, offline or not; drawn are those that are online.
 2. A wave with `stop_at` failures stops the rollout: every device that has the release is ordered back, also of earlier
    waves, and nobody is ordered to install any more. A stopped rollout does not go on; a new one may.
 3. A failure is a device that rolled back, one whose own figures are broken, or one that was online for the whole of
    `timeout_s` without an end. One that is offline, or whose cameras give no frame to judge by, does not fail; it does
    not confirm either, and half of a wave must have confirmed before the next.
 4. A report counts for its own device, of this release and rollout, when it is newer than the last that counted: twice,
-   late or out of order it changes nothing. A device that failed stays failed, whatever it says later.
+   late or out of order it changes nothing. A device that failed stays failed, whatever it says later. One that has no
+   order and says that it serves the release was renamed: it is taken in as one that joined late, or ordered back where
+   the others were. So a false report makes a device a member of what it says that it serves, and of nothing else.
 5. Durations are sums of steps of at most `MAX_STEP_MS`: a hub that was down, or whose clock jumps, times nobody out.
 6. What the devices counted is judged together at every step until the end, and after a halt: of those on trial, too, so
    that what is too little to show on one device stops the rollout before a wave has confirmed. If that fails, every
@@ -22,6 +25,12 @@ Laws:
    the release's baseline, where the repository had that when the rollout began. No other device is.
 8. An order that is newer than what is known of a device wins, whoever gave it: a hub that was replaced by an older
    backup takes it over, and halts.
+9. Late is who gets the release after the last wave has begun, or had not ended when the rollout was complete. Of those
+   no more are ordered while as many are under way as devices have confirmed, or twice as many and those that are away
+   together. They stop a complete rollout, too: two failures of them or 5 % of all devices, or what is judged together.
+   Of who confirmed before it was complete a failure is counted, and stops nothing.
+10. Who has not ended in a rollout that a newer one replaces is ordered back: nobody watches it any more. Who has
+   confirmed keeps it until the newer one comes.
 """
 
 import hashlib
@@ -34,6 +43,7 @@ from edge.contract.errors import UnusableError
 from edge.contract.judgement import judge_pool
 from edge.contract.rollout import ENDED, Assignment, RolloutReport
 from hub.rollout_state import (
+    AWAY_MS,
     CANARY,
     OLDER_COPY,
     Heard,
@@ -41,15 +51,17 @@ from hub.rollout_state import (
     Place,
     Rollout,
     count_wave,
+    has_passed,
+    is_undecided,
     keeps_it,
     ordered_release,
     standing,
-    stop_at,
     wave_name,
+    why_stop,
 )
 
 MAX_STEP_MS: Final = 60_000
-CONFIRMED_PERCENT: Final = 95
+_SERVES: Final = frozenset({"trial", "confirmed"})
 
 
 def hear(rollout: Rollout, place: Place, report: RolloutReport) -> Rollout:
@@ -65,31 +77,29 @@ def told(rollout: Rollout, member: Member, report: RolloutReport) -> Member:
     about = (report.rollout, report.model, report.release, report.number)
     if about != (rollout.id, rollout.model, of.release, of.number):
         return member
-    if not _is_newer(report, member) or not _can_be(report, member):
+    if not _is_newer(report, member) or not _can_be(report):
         return member
     return _told(member, report, late=rollout.state == "complete")
 
 
 def turned_up(rollout: Rollout, place: Place, report: RolloutReport) -> Rollout:
-    """Return it with a device ordered back that is no member and says that it serves the release that was stopped.
+    """Return it with a device that is no member and says that it serves the release: it was renamed (law 4).
 
-    It was renamed since. The same object where nothing was stopped, or it says something else. Its answer to the order
-    comes later than this report.
+    Where the rollout was stopped or rolled back it is ordered back, and its answer comes later than this report. Else
+    it is a late one that was ordered when the rollout began: no order that was given since is older. The same object
+    where the report says something else, or a newer rollout is on its way to all of them.
     """
     about = (report.rollout, report.model, report.release, report.number, report.serving)
     if about != (rollout.id, rollout.model, rollout.release, rollout.number, rollout.release):
         return rollout
-    if rollout.state not in {"stopped", "rolled_back"} or place in rollout.members:
+    if report.phase not in _SERVES or rollout.state == "replaced" or place in rollout.members:
         return rollout
-    order = Member(
-        place=place,
-        wave=rollout.plan.last_wave + 1,
-        action="back",
-        ordered_at_ms=max(rollout.stepped_at_ms, rollout.started_at_ms + 1),
-        sequence=report.sequence,
-        boot_id=report.boot_id,
-    )
-    return _with(rollout, [order])
+    found = Member(place=place, wave=rollout.plan.late_wave, ordered_at_ms=rollout.started_at_ms)
+    if rollout.state not in {"stopped", "rolled_back"}:
+        return _with(rollout, [_told(found, report, late=rollout.state == "complete")])
+    ordered_at_ms = max(rollout.stepped_at_ms, rollout.started_at_ms + 1)
+    back = replace(found, action="back", ordered_at_ms=ordered_at_ms, sequence=report.sequence, boot_id=report.boot_id)
+    return _with(rollout, [back])
 
 
 def adopt(rollout: Rollout, place: Place, order: Assignment) -> Rollout:
@@ -98,7 +108,7 @@ def adopt(rollout: Rollout, place: Place, order: Assignment) -> Rollout:
     It goes on only by a person's word; where a device was ordered back, not at all.
     """
     member = rollout.members.get(place)
-    known = member if member is not None else Member(place=place, wave=rollout.plan.last_wave + 1, ordered_at_ms=0)
+    known = member if member is not None else Member(place=place, wave=rollout.plan.late_wave, ordered_at_ms=0)
     action = "back" if order.number != rollout.number else order.action
     instead = rollout.baseline is not None and order.number == rollout.baseline.number
     turned = (known.action, known.instead) != (action, instead)
@@ -116,20 +126,19 @@ def step(rollout: Rollout, fleet: Sequence[Heard], *, now_ms: int) -> Rollout:
     """Return the rollout after what time and reports have brought.
 
     `fleet`: the devices that this rollout may draw, and its members; those outside its scope are left out here. Of
-    a complete rollout only those that joined late are ordered: call it for the newest complete one of a line. Of one
-    that was stopped or rolled back only those that cannot go back are (law 7).
+    a complete rollout only late ones are ordered (law 9): call it for the newest complete one of a line. Of one that
+    was stopped, rolled back or replaced only those that cannot go back are (law 7).
     """
-    if rollout.state in {"stopped", "rolled_back"}:
+    if rollout.state in {"stopped", "rolled_back", "replaced"}:
         return _follow_back(rollout, fleet, now_ms=now_ms)
     in_scope = [one for one in fleet if rollout.plan.covers(one)]
     after = _age(rollout, fleet, now_ms=now_ms)
-    if after.active and (fault := _fault(after) or _pool_fault(after)):
-        return _stop(after, fault, now_ms=now_ms)
+    if fault := why_stop(after):
+        return replace(_order_back(after, after.members.values(), now_ms=now_ms), state="stopped", reason=fault)
     if after.state == "running":
         after = _go_on(after, in_scope, now_ms=now_ms)
     if after.state == "complete" or (after.state == "running" and after.wave == after.plan.last_wave):
-        free = _drawable(after, in_scope)
-        after = _order(after, free, wave=after.plan.last_wave + 1, now_ms=now_ms) if free else after
+        after = _order_late(after, in_scope, now_ms=now_ms)
     return after
 
 
@@ -147,7 +156,7 @@ def resume(rollout: Rollout) -> Rollout:
         more = "; start it anew" if rollout.state in {"stopped", "rolled_back", "replaced"} else ""
         msg = f"the rollout of {rollout.release} is {_word(rollout)}, not halted{more}"
         raise UnusableError(msg)
-    accepts = _undecided(rollout) or (rollout.wave > CANARY and not count_wave(rollout, rollout.wave).devices)
+    accepts = is_undecided(rollout) or (rollout.wave > CANARY and not count_wave(rollout, rollout.wave).devices)
     accepted = rollout.wave if accepts else rollout.accepted
     return replace(rollout, state="running", reason="", accepted=accepted)
 
@@ -159,6 +168,13 @@ def roll_back(rollout: Rollout, *, now_ms: int) -> Rollout:
         raise UnusableError(msg)
     back = _order_back(rollout, rollout.members.values(), now_ms=now_ms)
     return replace(back, state="rolled_back", reason="by hand")
+
+
+def give_way(rollout: Rollout, *, now_ms: int) -> Rollout:
+    """Return it replaced by a newer one of its line (law 10)."""
+    members = rollout.members.values()
+    left = [one for one in members if one.phase != "rolled_back" and standing(rollout, one) != "confirmed"]
+    return replace(_order_back(rollout, left, now_ms=now_ms), state="replaced")
 
 
 def _word(rollout: Rollout) -> str:
@@ -177,12 +193,9 @@ def _is_newer(report: RolloutReport, member: Member) -> bool:
     )
 
 
-def _can_be(report: RolloutReport, member: Member) -> bool:
-    """A failure is always believed, also where the model of before has the same name: else it would go unheard."""
-    serves_it = report.serving == report.release
-    if report.phase == "rolled_back":
-        return not serves_it or member.action == "install"
-    return report.phase != "confirmed" or serves_it
+def _can_be(report: RolloutReport) -> bool:
+    """That it rolled back is always believed: the model of before, which it serves then, may have the same name."""
+    return report.phase != "confirmed" or report.serving == report.release
 
 
 def _told(member: Member, report: RolloutReport, *, late: bool) -> Member:
@@ -215,17 +228,20 @@ def _age(rollout: Rollout, fleet: Sequence[Heard], *, now_ms: int) -> Rollout:
     spent_ms = min(max(0, now_ms - rollout.stepped_at_ms), MAX_STEP_MS) if rollout.stepped_at_ms else 0
     online = {one.place for one in fleet if one.online}
     changed = [
-        aged for one in rollout.members.values() if (aged := _aged(one, one.place in online, spent_ms)) is not one
+        aged
+        for one in rollout.members.values()
+        if (aged := _aged(rollout, one, spent_ms, online=one.place in online)) is not one
     ]
     return replace(_with(rollout, changed), stepped_at_ms=now_ms)
 
 
-def _aged(member: Member, online: bool, spent_ms: int) -> Member:  # noqa: FBT001  # it is private, and short
-    if member.phase in ENDED or member.action == "back":
+def _aged(rollout: Rollout, member: Member, spent_ms: int, *, online: bool) -> Member:
+    """A clock that has run out stands: nothing is to be written of it."""
+    if member.phase in ENDED or member.action == "back" or standing(rollout, member) == "timed_out":
         return member
     if online and not member.no_frames:
         return replace(member, waited_ms=member.waited_ms + spent_ms, away_ms=0)
-    return replace(member, away_ms=member.away_ms + spent_ms)
+    return member if member.away_ms >= AWAY_MS else replace(member, away_ms=member.away_ms + spent_ms)
 
 
 # The waves
@@ -250,73 +266,38 @@ def _follow_back(rollout: Rollout, fleet: Sequence[Heard], *, now_ms: int) -> Ro
     return replace(_with(rollout, changed), stepped_at_ms=now_ms) if changed else rollout
 
 
-def _stop(rollout: Rollout, why: str, *, now_ms: int) -> Rollout:
-    after = _order_back(rollout, rollout.members.values(), now_ms=now_ms)
-    return replace(after, state="stopped", reason=why)
-
-
-def _fault(rollout: Rollout) -> str:
-    """Return which wave is the first that has failed, and why; "" for none."""
-    for wave in range(rollout.plan.last_wave + 2):
-        count = count_wave(rollout, wave)
-        if count.devices and count.failed >= stop_at(wave, max(count.size, count.devices)):
-            said = [one.reason for one in _ordered(rollout, wave) if one.failed and one.reason]
-            late = sum(standing(rollout, one) == "timed_out" for one in _ordered(rollout, wave))
-            why = said[0] if said else f"{late} timed out" if late else "no reason was given"
-            return f"{wave_name(rollout.plan, wave)}: {count.failed} of {count.devices} failed: {why}"
-    return ""
-
-
-def _pool_fault(rollout: Rollout) -> str:
-    """Return why what all devices counted fails together; "" when it does not. Not of those that counted too little."""
-    enough = rollout.plan.trial.shadow_frames + rollout.plan.trial.trial_frames
-    pool = [
-        one.figures
-        for one in rollout.members.values()
-        if one.action == "install"
-        and one.phase in {"trial", "confirmed"}
-        and not one.failed
-        and one.figures is not None
-        and one.figures.frames >= enough
-    ]
-    verdict = judge_pool(pool)
-    return f"all devices together: {verdict.reason}" if verdict.outcome == "fail" else ""
-
-
-def _passed(rollout: Rollout) -> bool:
-    if rollout.wave < 0:
-        return True
-    count = count_wave(rollout, rollout.wave)
-    if count.size == 0:
-        return True
-    if rollout.accepted == rollout.wave and not count.waiting:
-        return True
-    counted = count.devices - count.away
-    enough = count.confirmed * 100 >= counted * CONFIRMED_PERCENT
-    return enough and count.devices > 0 and 2 * count.confirmed >= min(count.size, count.devices)
-
-
-def _undecided(rollout: Rollout) -> bool:
-    """Every device that can be heard has ended, fewer than enough have confirmed, and not enough have failed."""
-    if rollout.wave < 0 or _passed(rollout):
-        return False
-    count = count_wave(rollout, rollout.wave)
-    return count.failed > 0 and count.waiting == 0
-
-
 def _go_on(rollout: Rollout, in_scope: Sequence[Heard], *, now_ms: int) -> Rollout:
-    while _passed(rollout):
+    while has_passed(rollout):
         if rollout.wave == rollout.plan.last_wave:
-            return replace(rollout, state="complete", reason="")
+            return _complete(rollout)
         following = _begin_wave(rollout, in_scope, now_ms=now_ms)
         if following is rollout:
             return rollout
         rollout = following
-    if _undecided(rollout):
+    if is_undecided(rollout):
         count = count_wave(rollout, rollout.wave)
         name = wave_name(rollout.plan, rollout.wave)
         return replace(rollout, state="halted", reason=f"{name}: only {count.confirmed} of {count.devices} confirmed")
     return _draw_for_lost(rollout, in_scope, now_ms=now_ms)
+
+
+def _complete(rollout: Rollout) -> Rollout:
+    """Return it complete; who has not ended by then is late (law 9)."""
+    left = [one for one in rollout.members.values() if standing(rollout, one) in {"waiting", "away"}]
+    late = _with(rollout, [replace(one, wave=rollout.plan.late_wave) for one in left])
+    return replace(late, state="complete", reason="")
+
+
+def _order_late(rollout: Rollout, in_scope: Sequence[Heard], *, now_ms: int) -> Rollout:
+    """Return it with as many late ones ordered as may be under way (law 9); the same object for none."""
+    free = _drawable(rollout, in_scope)
+    if not free:
+        return rollout
+    late = count_wave(rollout, rollout.plan.late_wave)
+    most = max(1, sum(standing(rollout, one) == "confirmed" for one in rollout.members.values()))
+    room = min(most - late.waiting, 2 * most - late.waiting - late.away)
+    drawn = free[: max(0, room)]
+    return _order(rollout, drawn, wave=late.wave, now_ms=now_ms) if drawn else rollout
 
 
 def _begin_wave(rollout: Rollout, in_scope: Sequence[Heard], *, now_ms: int) -> Rollout:
@@ -329,7 +310,7 @@ def _begin_wave(rollout: Rollout, in_scope: Sequence[Heard], *, now_ms: int) -> 
         if not drawn:
             return rollout
     else:
-        reach = len(rollout.members) + len(free)
+        reach = len(rollout.members.keys() | {one.place for one in in_scope})
         target = max(1, reach * rollout.plan.waves_permille[wave - 1] // 1000)
         drawn = free[: max(0, target - len(rollout.members))]
     begun = replace(rollout, wave=wave, sizes=(*rollout.sizes, len(drawn)))
@@ -356,11 +337,6 @@ def _drawable(rollout: Rollout, in_scope: Sequence[Heard]) -> list[Place]:
     """Return the devices that are online and have no order of this rollout, in the rollout's own drawn order."""
     free = [one.place for one in in_scope if one.online and one.place not in rollout.members]
     return sorted(free, key=lambda place: hashlib.sha256("/".join((rollout.id, *place)).encode()).digest())
-
-
-def _ordered(rollout: Rollout, wave: int) -> list[Member]:
-    members = [one for one in rollout.members.values() if one.wave == wave]
-    return sorted(members, key=lambda one: one.place)
 
 
 def _order(rollout: Rollout, places: Iterable[Place], *, wave: int, now_ms: int) -> Rollout:

@@ -1,4 +1,4 @@
-"""A rollout as it stands: its plan, its devices, and how they are counted. hub.rollout_rules moves it."""
+"""A rollout as it stands: its plan, its devices, how they are counted, and what follows. hub.rollout_rules moves it."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
 
-from edge.contract.judgement import Figures
+from edge.contract.judgement import Figures, judge_pool
 from edge.contract.rollout import Assignment, Phase, TrialPlan
 
 AWAY_MS: Final = 15 * 60_000
@@ -14,6 +14,7 @@ STAYS_MS: Final = 120_000
 """Who says for so long that it keeps the release cannot go back; less may be what it said before it heard."""
 CANARY: Final = 0
 FAILED_PERCENT: Final = 5
+CONFIRMED_PERCENT: Final = 95
 OLDER_COPY: Final = "devices have newer orders than this database knows: it is an older copy"
 
 RolloutState = Literal["running", "halted", "stopped", "complete", "rolled_back", "replaced"]
@@ -76,6 +77,11 @@ class RolloutPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """The number of the last wave; the canary is 0."""
         return len(self.waves_permille)
 
+    @property
+    def late_wave(self) -> int:
+        """The number under which late ones are counted."""
+        return self.last_wave + 1
+
     def covers(self, heard: Heard) -> bool:
         """Return whether a device is in the scope."""
         in_site = not self.sites or heard.place.site in self.sites
@@ -94,7 +100,7 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     """A device that got an order of a rollout.
 
     Attributes:
-        wave: in which it was drawn; `last_wave + 1` for one that joined late.
+        wave: in which it was drawn; `late_wave` for one that joined late, or had not ended when it was complete.
         action: what is wanted of it.
         instead: it cannot go back by itself, and was ordered to install the baseline.
         ordered_at_ms: of its present order.
@@ -106,7 +112,7 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
         failed_late: it failed when the rollout was complete.
         no_frames: it says that no camera gives it a frame to judge by.
         waited_ms: online without an end; of one that was ordered back: online and keeping the release.
-        away_ms: offline, or without a frame, without a break.
+        away_ms: offline, or without a frame, without a break; it ends at `AWAY_MS`.
     """
 
     place: Place
@@ -201,7 +207,7 @@ def ordered_release(rollout: Rollout, member: Member) -> Rollout | Baseline:
 
 
 def stop_at(wave: int, size: int) -> int:
-    """Return how many failures stop a wave of so many devices."""
+    """Return how many failures stop a wave of so many devices; late ones count in all that were ordered."""
     return 1 if wave == CANARY else max(2, math.ceil(size * FAILED_PERCENT / 100))
 
 
@@ -242,6 +248,64 @@ def count_wave(rollout: Rollout, wave: int) -> WaveCount:
         back=at.count("back"),
         stays=at.count("stays"),
     )
+
+
+def has_passed(rollout: Rollout) -> bool:
+    """Return whether the next wave may begin."""
+    if rollout.wave < 0:
+        return True
+    count = count_wave(rollout, rollout.wave)
+    if count.size == 0:
+        return True
+    if rollout.accepted == rollout.wave and not count.waiting:
+        return True
+    counted = count.devices - count.away
+    enough = count.confirmed * 100 >= counted * CONFIRMED_PERCENT
+    return enough and count.devices > 0 and 2 * count.confirmed >= min(count.size, count.devices)
+
+
+def is_undecided(rollout: Rollout) -> bool:
+    """Return whether all that can be heard have ended, with too few confirmed to go on and too few failed to stop."""
+    if rollout.wave < 0 or has_passed(rollout):
+        return False
+    count = count_wave(rollout, rollout.wave)
+    return count.failed > 0 and count.waiting == 0
+
+
+def why_stop(rollout: Rollout) -> str:
+    """Return why a rollout that may go on or is complete has to stop; "" for no reason."""
+    return _fault(rollout) or _pool_fault(rollout)
+
+
+def _fault(rollout: Rollout) -> str:
+    """Return which wave is the first that has failed, and why; of a complete one only the late ones count."""
+    late = rollout.plan.late_wave
+    for wave in range(late if rollout.state == "complete" else CANARY, late + 1):
+        count = count_wave(rollout, wave)
+        size = len(rollout.members) if wave == late else max(count.size, count.devices)
+        if count.devices and count.failed >= stop_at(wave, size):
+            members = sorted((one for one in rollout.members.values() if one.wave == wave), key=lambda one: one.place)
+            said = [one.reason for one in members if one.failed and one.reason]
+            timed_out = sum(standing(rollout, one) == "timed_out" for one in members)
+            why = said[0] if said else f"{timed_out} timed out" if timed_out else "no reason was given"
+            return f"{wave_name(rollout.plan, wave)}: {count.failed} of {count.devices} failed: {why}"
+    return ""
+
+
+def _pool_fault(rollout: Rollout) -> str:
+    """Return why what all devices counted fails together; "" when it does not. Not of those that counted too little."""
+    enough = rollout.plan.trial.shadow_frames + rollout.plan.trial.trial_frames
+    pool = [
+        one.figures
+        for one in rollout.members.values()
+        if one.action == "install"
+        and one.phase in {"trial", "confirmed"}
+        and not one.failed
+        and one.figures is not None
+        and one.figures.frames >= enough
+    ]
+    verdict = judge_pool(pool)
+    return f"all devices together: {verdict.reason}" if verdict.outcome == "fail" else ""
 
 
 def wave_name(plan: RolloutPlan, wave: int) -> str:

@@ -89,7 +89,13 @@ class RolloutPost:
         late = now_s >= self._late_s
         if late:
             self._late_s = now_s + _LATE_STEPS * self._step_s
-        step_rollouts(self._store, now_ms=now_ms, late=late)
+        try:
+            step_rollouts(self._store, now_ms=now_ms, late=late)
+        finally:  # on a full disk nothing new is ordered; what was ordered is said all the same
+            sent = self._publish()
+        return sent
+
+    def _publish(self) -> int:
         sent = 0
         for row in self._store.rollouts.orders():
             key = (row.site, row.device)
@@ -104,7 +110,11 @@ def step_rollouts(store: Store, *, now_ms: int, late: bool = True) -> None:
     with store.at_once():
         for before in store.rollouts.stepped(late=late):
             taken = store.rollouts.taken(before)
-            fleet = [one for one in store.rollouts.fleet() if one.place not in taken or one.place in before.members]
+            fleet = [  # of a member that follows another order now nothing is to be heard, and it does not time out
+                one._replace(online=one.online and one.place not in taken)
+                for one in store.rollouts.fleet()
+                if one.place not in taken or one.place in before.members
+            ]
             after = step(before, fleet, now_ms=now_ms)
             if _is_worth_writing(before, after):
                 store.rollouts.put(after, before=before)
@@ -122,8 +132,10 @@ def _is_worth_writing(before: Rollout, after: Rollout) -> bool:
         return True
     if any(before.members[place].action != one.action for place, one in after.members.items()):
         return True
-    if not before.active:
-        return before.state != "complete" and before.members != after.members
+    if not before.active and before.members == after.members:
+        return False
+    if before.state not in {"running", "halted", "complete"}:
+        return True
     return not before.stepped_at_ms or abs(after.stepped_at_ms - before.stepped_at_ms) >= _WRITE_MS
 
 

@@ -32,6 +32,7 @@ from hub.arrivals import (
     FrameContent,
     HeartbeatContent,
     OrderContent,
+    ReportContent,
     StateContent,
 )
 from hub.recall import HOUR_MS
@@ -110,11 +111,9 @@ def _content(connection: sqlite3.Connection, arrival: Arrival, scopes: Sequence[
             return ClearedContent(finding.event_id)
         case FrameContent(header=header) if meant and not _is_known(connection, header.event_id):
             return ClearedContent(header.event_id)
-        case StateContent(state=state) if state.at_ms < silent_ms:
-            return ClearedContent()
-        case HeartbeatContent(heartbeat=heartbeat) if heartbeat.at_ms < silent_ms:
-            return ClearedContent()
-        case OrderContent(order=order) if order.at_ms < silent_ms:
+        case StateContent(said) | HeartbeatContent(said) | OrderContent(said) | ReportContent(said) if (
+            said.at_ms < silent_ms
+        ):
             return ClearedContent()
         case HeartbeatContent(heartbeat=heartbeat) if meant:
             _start_counting(connection, arrival, heartbeat, before_ms=before_ms, now_ms=now_ms)

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from edge.contract.errors import UnusableError
 from edge.contract.rollout import Assignment, RolloutReport
 from edge.contract.status import State, decode, encode
-from hub.rollout_rules import adopt, told, turned_up
+from hub.rollout_rules import adopt, give_way, told, turned_up
 from hub.rollout_state import OLDER_COPY, Heard, Member, Place, Rollout, assignment, faults, standing
 from hub.store_rows import immediate
 
@@ -64,29 +64,32 @@ class Rollouts:
     def stepped(self, *, late: bool) -> list[Rollout]:
         """Return those that time moves, oldest first.
 
-        They are the active ones; with `late` also the newest complete one of each line, and those that were stopped
-        or rolled back as long as a device has its order of them: it may be on its way back.
+        They are the active ones; with `late` also the newest complete one of each line, and those that were stopped,
+        rolled back or replaced as long as a device has its order of them: it may be on its way back.
         """
         rows = self._connection.execute(
             "SELECT id, head FROM rollout WHERE state IN ('running', 'halted') OR ? AND (id IN"
             " (SELECT max(id) FROM rollout WHERE state = 'complete' GROUP BY model) OR state IN"
-            " ('stopped', 'rolled_back') AND id IN (SELECT rollout_id FROM device_order)) ORDER BY id",
+            " ('stopped', 'rolled_back', 'replaced') AND id IN (SELECT rollout_id FROM device_order)) ORDER BY id",
             (late,),
         )
         return [_whole(self._connection, *row) for row in rows.fetchall()]
 
     def add(self, rollout: Rollout) -> None:
-        """Begin one; the line's halted one is replaced. Raises `UnusableError` while one of the line runs."""
+        """Begin one; the line's halted one is replaced, and who has not ended in it is ordered back.
+
+        Raises `UnusableError` while one of the line runs.
+        """
         with immediate(self._connection):
             rows = self._connection.execute(
                 "SELECT id, head FROM rollout WHERE model = ? AND state IN ('running', 'halted')", (rollout.model,)
             )
             for number, head in rows.fetchall():
-                before = _heads.decode(head)
+                before = _whole(self._connection, number, head)
                 if before.state == "running":
                     msg = f"{before.release} is being rolled out on {rollout.model}: `hub rollout halt` it first"
                     raise UnusableError(msg)
-                _put_head(self._connection, number, replace(before, state="replaced"))
+                self.put(give_way(before, now_ms=rollout.started_at_ms), before=before)
             self._connection.execute(
                 "INSERT INTO rollout (name, model, state, head) VALUES (?, ?, ?, ?)",
                 (rollout.id, rollout.model, rollout.state, msgspec.json.encode(replace(rollout, members={}))),
@@ -131,7 +134,7 @@ class Rollouts:
         rows = self._connection.execute(
             "SELECT r.head, m.member FROM device_order o JOIN rollout r ON r.id = o.rollout_id"
             " JOIN rollout_member m USING (rollout_id, site, device)"
-            " WHERE r.model = ? AND r.id < ? AND r.state IN ('stopped', 'rolled_back')",
+            " WHERE r.model = ? AND r.id < ? AND r.state IN ('stopped', 'rolled_back', 'replaced')",
             (model, before),
         )
         at = ((_head(head), _member(encoded)) for head, encoded in rows)
@@ -181,7 +184,7 @@ def hear_report(cursor: sqlite3.Cursor, report: RolloutReport, *, site: str, dev
 
 
 def _turn_up(cursor: sqlite3.Cursor, number: int, rollout: Rollout, report: RolloutReport, *, place: Place) -> None:
-    """Order one back that is no member and serves what was stopped: it had another name when it was ordered."""
+    """Take one in that is no member and serves the release: it had another name when it was ordered."""
     after = turned_up(rollout, place, report)
     if after is not rollout:
         _put_member(cursor.connection, number, after, after.members[place])
@@ -193,9 +196,9 @@ def hear_order(connection: sqlite3.Connection, order: Assignment, *, site: str, 
     own = connection.execute("SELECT payload FROM device_order WHERE site = ? AND device = ?", place).fetchone()
     mine = None if own is None else decode(own[0], Assignment)
     at_ms = min(order.at_ms, now_ms)  # a clock that ran ahead does not win for ever
-    if mine is not None and (mine.at_ms >= at_ms or _asks_alike(mine, order)):
-        return
     row = connection.execute("SELECT id, head FROM rollout WHERE name = ?", (order.rollout,)).fetchone()
+    if mine is not None and (mine.at_ms >= at_ms or (_asks_alike(mine, order) and not _turned_up(mine, row))):
+        return
     if row is not None:
         before = _whole(connection, *row)
         Rollouts(connection).put(adopt(before, place, replace(order, at_ms=at_ms)), before=before)
@@ -210,6 +213,11 @@ def hear_order(connection: sqlite3.Connection, order: Assignment, *, site: str, 
         running = "SELECT id, head FROM rollout WHERE model = ? AND state = 'running'"
         for number, head in connection.execute(running, (order.model,)).fetchall():
             _put_head(connection, number, replace(_heads.decode(head), state="halted", reason=OLDER_COPY))
+
+
+def _turned_up(mine: Assignment, row: tuple[int, bytes] | None) -> bool:
+    """Whether an order was only guessed from a report, which may be heard before the order itself (law 4)."""
+    return row is not None and mine.at_ms == _head(row[1]).started_at_ms
 
 
 def _asks_alike(one: Assignment, other: Assignment) -> bool:

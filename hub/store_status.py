@@ -114,7 +114,10 @@ def hub_status(connection: sqlite3.Connection, *, now_ms: int) -> HubStatus:
 
 
 def _rollouts(connection: sqlite3.Connection) -> list[RolloutLine]:
-    active = connection.execute("SELECT head FROM rollout WHERE state IN ('running', 'halted') ORDER BY state, model")
+    active = connection.execute(
+        "SELECT head FROM rollout WHERE state IN ('running', 'halted') OR state = 'stopped'"
+        " AND id IN (SELECT max(id) FROM rollout GROUP BY model) ORDER BY state, model"
+    )
     complete = connection.execute(
         "SELECT r.head, count(*) FROM rollout r JOIN rollout_member m ON m.rollout_id = r.id"
         " WHERE r.state = 'complete' AND r.id IN (SELECT max(id) FROM rollout GROUP BY model)"

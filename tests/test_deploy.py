@@ -734,6 +734,60 @@ def test_publish_copies_what_is_new_and_names_it_last(commands: Path, tmp_path: 
     assert moved[-1] == "../metadata/timestamp.json"
 
 
+def refreshed_while_read(commands: Path, repository: Path, *, times: int) -> None:
+    """`hub repository refresh` runs while tar has read the folder and not yet timestamp.json, so often."""
+    fake(
+        commands,
+        "tar",
+        f"""
+        case "$*" in *' -cf '*) ;; *) exec /bin/tar "$@" ;; esac
+        count=$(cat "{commands}/count" 2>/dev/null || echo 0)
+        [ "$count" -lt {times} ] || exec /bin/tar "$@"
+        echo $((count + 1)) >"{commands}/count"
+        cd "$2"
+        /bin/tar --exclude=timestamp.json "$@" || exit
+        version=$((13 + count))
+        echo snapshot >"{repository}/metadata/$version.snapshot.json"
+        echo "timestamp $version" >"{repository}/metadata/timestamp.json"
+        exec /bin/tar -C "{repository}" -rf "$6" metadata/timestamp.json
+        """,
+    )
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_repository_that_is_refreshed_while_it_is_read_is_published_whole(
+    commands: Path, tmp_path: Path, times: int
+) -> None:
+    target = tmp_path / "served"
+    repository = made_repository(tmp_path / "repository", version=12)
+    refreshed_while_read(commands, repository, times=times)
+    done = rollout(commands, "publish", repository, target)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (target / "metadata/timestamp.json").read_text() == f"timestamp {12 + times}\n"
+    assert contents(target) == contents(repository)
+
+
+def test_a_repository_that_changes_all_the_time_is_not_published(commands: Path, tmp_path: Path) -> None:
+    target = tmp_path / "served"
+    repository = made_repository(tmp_path / "repository", version=12)
+    assert rollout(commands, "publish", repository, target).returncode == 0
+    before = (target / "metadata/timestamp.json").read_text()
+    refreshed_while_read(commands, repository, times=9)
+    done = rollout(commands, "publish", repository, target)
+    assert (done.returncode, done.stderr) == (2, f"rollout.sh: cannot read {repository}, or it changes all the time\n")
+    assert (target / "metadata/timestamp.json").read_text() == before
+
+
+def test_what_is_being_written_is_not_published(commands: Path, tmp_path: Path) -> None:
+    target = tmp_path / "served"
+    repository = made_repository(tmp_path / "repository", version=12)
+    whole = contents(repository)
+    for part in ("metadata/.13.snapshot.json.part", "targets/street/.cc.000013.tar.part"):
+        (repository / part).write_text("half")
+    assert rollout(commands, "publish", repository, target).returncode == 0
+    assert contents(target) == whole
+
+
 def test_a_publish_that_is_cut_off_changes_nothing_and_is_repeated(commands: Path, tmp_path: Path) -> None:
     target = tmp_path / "served"
     repository = made_repository(tmp_path / "repository", version=12)

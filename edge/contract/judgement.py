@@ -34,9 +34,9 @@ MOST_BOXES: Final = 2.0
 LEAST_SHARE: Final = 0.5
 MOST_SHIFT: Final = 0.25
 POOL_LEAST_SHARE: Final = 0.75
-"""Of the boxes of several devices. It may be narrower than one device's, and without `SLACK`: what is odd about one
-camera averages out. Releases that were trained on one street, and are better there, keep .75 to .82 of their boxes on
-pictures of other places, and lose a seventh to a fifth of what is really there."""
+"""Of the boxes, as the mean of several devices. It may be narrower than one device's, and without `SLACK`: what is odd
+about one camera averages out. Releases that were trained on one street, and are better there, keep .75 to .82 of their
+boxes on pictures of other places, and lose a seventh to a fifth of what is really there."""
 POOL_LEAST_DEVICES: Final = 3
 
 _EDGES: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -172,8 +172,11 @@ def judge_pool(devices: Sequence[Figures]) -> Verdict:
 
     Finds what is too little to show on one device: fewer boxes, more `missed`, more `suspect` findings. Frames of one
     camera resemble each other, so the devices are the sample: of each the logarithm of new through old counts once,
-    however much it saw. One camera that rightly loses a false box decides nothing: it widens the spread. It may be
-    asked again and again while figures grow and devices join.
+    however much it saw. It fails where they differ from 0 beyond chance and their mean is over the limit: one busy
+    camera that is well hides nobody. Of boxes the mean is that of the shares, each at most `MOST_BOXES`: a logarithm's
+    is drawn down by the few cameras where little was seen and is now lost, and good releases have such, too. One
+    camera that rightly loses a false box decides nothing: it widens the spread. It may be asked again
+    and again while figures grow and devices join.
     Never `pass` where a device's figures fail by themselves, or fewer than `POOL_LEAST_DEVICES` have counted anything.
     """
     seen = [one for one in devices if one.frames]
@@ -184,20 +187,19 @@ def judge_pool(devices: Sequence[Figures]) -> Verdict:
     if len(seen) < POOL_LEAST_DEVICES:
         reason = f"{len(seen)} devices have counted, of {POOL_LEAST_DEVICES}"
         return Verdict(outcome="insufficient", reason=reason)
-    all_, chance = f"on {len(seen)} devices", _CHANCE_POOL / len(seen)
-    boxes = [(one.new.boxes, one.old.boxes) for one in seen]
-    if _ratio(boxes) < POOL_LEAST_SHARE:
-        fewer = [(before, now) for now, before in boxes if before >= LEAST_BOXES]
-        if _by_chance_over(fewer, spread=_BOXES_SPREAD) < chance:
-            return Verdict(outcome="fail", reason=f"{_ratio(boxes):.0%} of the old model's boxes {all_}")
+    chance = _CHANCE_POOL / len(seen)
+    boxes = [(one.old.boxes, one.new.boxes) for one in seen if one.old.boxes >= LEAST_BOXES]
+    share = _mean([min(now / before, MOST_BOXES) for before, now in boxes]) if boxes else 1.0
+    if share < POOL_LEAST_SHARE and _is_over(1.0, _logs(boxes), spread=_BOXES_SPREAD, chance=chance):
+        return Verdict(outcome="fail", reason=f"{share:.0%} of the old model's boxes, mean of {len(boxes)} devices")
     missed = [(one.new.missed, one.old.missed) for one in seen]
     suspect = [(one.new.suspect, one.old.suspect) for one in seen]
     for name, pairs in (("missed", missed), ("suspect", suspect)):
-        if _ratio(pairs) > MOST_FINDINGS:
-            more = [pair for pair in pairs if sum(pair) >= _LEAST_FINDINGS]
-            if _by_chance_over(more, spread=_FINDINGS_SPREAD) < chance:
-                return Verdict(outcome="fail", reason=f"{_ratio(pairs):.2f} times the {name} findings {all_}")
-    if sum(of for _, of in boxes) < LEAST_BOXES:
+        more = _logs(pair for pair in pairs if sum(pair) >= _LEAST_FINDINGS)
+        if _is_over(MOST_FINDINGS, more, spread=_FINDINGS_SPREAD, chance=chance):
+            times = math.exp(_mean(more))
+            return Verdict(outcome="fail", reason=f"{times:.2f} times the {name} findings, mean of {len(more)} devices")
+    if sum(one.old.boxes for one in seen) < LEAST_BOXES:
         return Verdict(outcome="insufficient", reason="the old model saw too few boxes to judge by")
     return Verdict(outcome="pass")
 
@@ -232,22 +234,31 @@ def by_chance(fewer: int, more: int) -> float:
     return math.fsum(map(math.exp, logs))
 
 
-def _ratio(pairs: Sequence[tuple[int, int]]) -> float:
-    """Return the sum of the first through the sum of the second; infinity where only the second is nothing."""
-    first, second = (sum(pair[side_] for pair in pairs) for side_ in (0, 1))
-    return first / second if second else (math.inf if first else 1.0)
+def _logs(pairs: Iterable[tuple[int, int]]) -> list[float]:
+    """Return of each camera the logarithm of the first count through the second; of equal counts it is exactly 0."""
+    return [math.log((first + 0.5) / (second + 0.5)) for first, second in pairs]
 
 
-def _by_chance_over(pairs: Sequence[tuple[int, int]], *, spread: float) -> float:
-    """Return how often cameras lie so clearly above one by chance, by the logarithms of first through second.
+def _mean(logs: Sequence[float]) -> float:
+    return math.fsum(logs) / len(logs)
+
+
+def _is_over(limit: float, logs: Sequence[float], *, spread: float, chance: float) -> bool:
+    """Return whether the cameras lie over the limit in the mean, and above 0 beyond chance."""
+    return (
+        len(logs) >= POOL_LEAST_DEVICES
+        and _mean(logs) > math.log(limit)
+        and _by_chance_above(logs, spread=spread) < chance
+    )
+
+
+def _by_chance_above(logs: Sequence[float], *, spread: float) -> float:
+    """Return how often cameras lie so clearly above 0 by chance.
 
     Student's t, one-sided, with a moderated variance (Smyth 2004): one camera more, `spread` away from the mean, is
     taken into it. Of three or four cameras the variance is hardly known, and without that nothing is ever clear.
     """
-    if len(pairs) < POOL_LEAST_DEVICES:
-        return 1.0
-    logs = [math.log((first + 0.5) / (second + 0.5)) for first, second in pairs]
-    mean = math.fsum(logs) / len(logs)
+    mean = _mean(logs)
     variance = (spread**2 + math.fsum((one - mean) ** 2 for one in logs)) / len(logs)
     return _student_tail(mean / math.sqrt(variance / len(logs)), len(logs))
 

@@ -46,8 +46,8 @@ class TrialPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         trial_frames: judged while the new one serves.
         bake_s: the trial lasts at least so long from its first judged frame, however many frames that are; both models
             go on looking, and the figures are told about every `bake_s / BAKE_REPORTS`.
-        within_s: from the first judged frame of a phase, and after `bake_s` in the trial; a phase that has too few by
-            then ends as `insufficient`.
+        within_s: from the first judged frame of a phase, where none is from the first that cameras gave, and after
+            `bake_s` in the trial; a phase that has too few by then ends as `insufficient`.
     """
 
     shadow_frames: Annotated[int, msgspec.Meta(ge=1, le=MOST_FRAMES)] = 200
@@ -66,7 +66,8 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
         release, number: of it, as signed.
         target: its name in the signed repository.
         instead_of: the number of a release that is known to be bad, which this one is to take the place of as its
-            signed baseline; 0 for none. It is then not compared with that: it has to hold its golden set, and to work.
+            signed baseline; 0 for none. It is then not compared with that: it has to hold its golden set, where it has
+            one, and to work.
     """
 
     schema: int = SCHEMA

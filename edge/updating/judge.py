@@ -8,6 +8,7 @@ Laws:
 1. A model is opened for the first time, tuned and looked through in a child. Its crash and its hanging are answers.
 2. `offer` never waits. The child gets the frames for which it has time: at most `share` of one processor.
 3. What goes wrong while the new model has its turn is the release's fault; what goes wrong else tells nothing of it.
+   A SIGKILL is the system's, for want of memory: nobody's fault.
 """
 
 import collections
@@ -39,6 +40,7 @@ from edge.updating.pairing import unpack
 
 OPEN_S: Final = 180.0
 LOOK_S: Final = 30.0
+KILLED: Final = "its process was killed by SIGKILL"
 _MOST_KEPT: Final = 64
 _STALE_S: Final = 1.0
 OnWait = Callable[[], None]
@@ -214,7 +216,7 @@ class Judge:
     def _note(self, reason: str) -> None:
         if self._leaving.is_set():
             return
-        if self._bench.turn == NEW and "SIGKILL" not in reason:  # the system's, for want of memory: nobody's fault
+        if self._bench.turn == NEW and not _is_the_systems(reason):
             self._fault = reason
         else:
             self._trouble = reason
@@ -242,9 +244,10 @@ def tune_on_arrival(
 def hold_golden(
     config: EdgeConfig, folder: Path, *, within_s: float = OPEN_S, on_wait: OnWait = lambda: None
 ) -> Verdict:
-    """Open a release in a child as the device would, and hold it against its golden set.
+    """Open a release in a child as the device would, and hold it against its golden set, where it has one.
 
-    `insufficient`: it has none for this input size. `on_wait`, and what is raised: as for `tune_on_arrival`.
+    `pass` with a reason: it has none for this input size. `insufficient`: it could not be held against it, through no
+    fault of its own. `on_wait`, and what is raised: as for `tune_on_arrival`.
     """
     return _once(Hold(way=way_of(config, folder)), within_s=within_s, on_wait=on_wait, read=_golden, died="fail")
 
@@ -331,21 +334,25 @@ def _once(
     read: Callable[[Answer], Verdict],
     died: Literal["fail", "insufficient"],
 ) -> Verdict:
-    """Ask one question of a child of its own; `died` is the outcome where the child dies or does not answer in time."""
+    """Ask one question of a child of its own; `died` is the outcome where it ends by itself or is not in time."""
     bench = _Bench()
     try:
         return read(bench.ask(question, within_s=within_s, on_wait=on_wait))
     except _RefusedError as error:
         return Verdict(outcome="insufficient" if error.blameless else "fail", reason=plain_text(str(error)))
     except UnusableError as error:
-        return Verdict(outcome=died, reason=plain_text(str(error)))
+        return Verdict(outcome="insufficient" if _is_the_systems(str(error)) else died, reason=plain_text(str(error)))
     finally:
         bench.close()
 
 
+def _is_the_systems(reason: str) -> bool:
+    return reason.startswith(KILLED)
+
+
 def _golden(answer: Answer) -> Verdict:
     if answer.parity is None or not answer.parity.known:
-        return Verdict(outcome="insufficient", reason="the release has no golden set to hold it against")
+        return Verdict(outcome="pass", reason="the release has no golden set to hold it against")
     return Verdict(outcome="fail" if answer.parity.fault else "pass", reason=plain_text(answer.parity.fault))
 
 

@@ -4,7 +4,8 @@ Owns the process that judges (edge.updating.judge) and how long it is given; the
 
 Laws:
 
-1. A release passes by frames that were judged and by nothing else: what cannot be judged here ends as rolled back.
+1. A release passes by frames that were judged and by nothing else: what cannot be judged here ends as rolled back,
+   also where it has a golden set and cannot be held against it in `MOST_FAULTS` tries.
 2. In its trial it also fails by what it does in the daemon itself: numbers that are not finite, frames it fails on.
 3. Before the bake has passed nothing is confirmed, and what fails does so by the early, stricter chance: it is asked
    thousands of times. The bake is this start's: a new one begins it again.
@@ -21,14 +22,14 @@ from pathlib import Path
 from typing import Final, Literal
 
 from edge.config import EdgeConfig
-from edge.contract.errors import UnusableError
+from edge.contract.errors import UnreachableError, UnusableError
 from edge.contract.judgement import NOTHING, Figures, Verdict, add, judge
 from edge.contract.rollout import BAKE_REPORTS
 from edge.detection import Detection, Looked
 from edge.slot_state import FACTORY, Slots, Work
 from edge.slot_work import advance, begin_trial, confirm, roll_back
 from edge.slots import SlotStore
-from edge.updating.judge import Judge
+from edge.updating.judge import Judge, OnWait, hold_golden, tune_on_arrival
 
 TELL_S: Final = 15.0
 AGAIN_S: Final = 5.0
@@ -43,14 +44,16 @@ class _Round:
     """One phase of one release, judged by one process after another.
 
     Attributes:
+        begun_s: when the phase was first looked at in this start, by the clock.
         counted: by the processes that ended.
-        since_s: of the first judged frame, monotonic; None before it.
+        since_s: of the first judged frame, by the clock; None before it.
         told_s: when its frames were last told of.
         faults: how often judging itself failed.
-        tried_s: when its process was last to be started, monotonic.
+        tried_s: when its process was last to be started, by the clock.
         lacking: why it could not be, or did not go on; "" where it did.
     """
 
+    begun_s: float
     told_s: float
     judge: Judge | None = None
     counted: Figures = NOTHING
@@ -71,7 +74,11 @@ def release_folder(store: SlotStore, number: int) -> Path | None:
 
 
 class Proving:
-    """Judges one release at a time. For one thread; `close` ends the process."""
+    """Judges one release at a time. For one thread; `close` ends the process.
+
+    Args:
+        clock: seconds in which there are frames to judge by, see edge.updating.seen_time.
+    """
 
     def __init__(
         self,
@@ -86,8 +93,9 @@ class Proving:
         self._detection = detection
         self._clock = clock
         self._key: tuple[str, int, str] | None = None
-        self._round = _Round(0.0)
+        self._round = _Round(0.0, 0.0)
         self._proved: tuple[tuple[str, int], Figures] = (("", 0), NOTHING)
+        self._unheld: tuple[tuple[str, int], int] = (("", 0), 0)
 
     def figures(self, work: Work) -> Figures | None:
         """Return what was counted of a release since this start, in shadow and trial together; None is nothing."""
@@ -96,6 +104,27 @@ class Proving:
             return None
         counted = add(before, self._round.figures)
         return counted if counted.frames else None
+
+    def arrive(self, work: Work, *, on_wait: OnWait) -> str:
+        """Measure which way of running it is the fastest good one here, then hold that against its golden set.
+
+        Return why it fails; "" where it does not.
+        `on_wait`: see `tune_on_arrival`. Raises `UnreachableError` when it could not be held against it, through no
+        fault of its own: it is to be tried again.
+        """
+        whose = work.assignment.rollout, work.assignment.number
+        folder = self._store.path(work.assignment.number)
+        tuned = tune_on_arrival(self._config, folder, on_wait=on_wait)
+        if tuned.outcome == "fail":
+            return tuned.reason
+        held = hold_golden(self._config, folder, on_wait=on_wait)
+        if held.outcome != "insufficient":
+            return held.reason if held.outcome == "fail" else ""
+        tries = 1 + (self._unheld[1] if self._unheld[0] == whose else 0)
+        self._unheld = whose, tries % MOST_FAULTS
+        if tries < MOST_FAULTS:
+            raise UnreachableError(held.reason)
+        return f"insufficient: {held.reason}"
 
     def turn(self, slots: Slots, *, now_ms: int) -> Slots:
         """Look at the figures so far; return the state that follows, the same where nothing is to be written.
@@ -124,7 +153,7 @@ class Proving:
         self._end()
         whose, before = self._proved
         self._proved = whose, add(before, self._round.counted)
-        self._key, self._round = None, _Round(self._clock())
+        self._key, self._round = None, _Round(self._clock(), self._clock())
 
     def _verdict(self, work: Work) -> Verdict:
         round_, plan = self._round, work.assignment.plan
@@ -146,7 +175,8 @@ class Proving:
             round_.faults, round_.lacking = round_.faults + 1, missing
             round_.tried_s = now_s if judged else -math.inf
             self._end()
-        late = self._has_lasted(plan.within_s + (plan.bake_s if work.phase == "trial" else 0))
+        within_s = plan.within_s + (plan.bake_s if work.phase == "trial" else 0)
+        late = now_s - (round_.begun_s if round_.since_s is None else round_.since_s) >= within_s
         if late or (round_.faults >= MOST_FAULTS and not judged):
             return roll_back(slots, f"insufficient: {missing}", now_ms=now_ms, frames=frames)
         known = work.phase == "trial" and work.frames >= plan.trial_frames  # that they are enough is told soon

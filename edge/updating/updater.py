@@ -2,17 +2,19 @@
 
 Laws (5, 6 and 7 of the house; which state may follow which stands in edge.slot_work):
 
-1. The state is on the disk before anything acts on it. So a start repeats what was unfinished, at any point. But a
-   model is left at once, whatever the disk does: a start that finds it on trial still leaves it again.
+1. The state is on the disk before anything acts on it. So a start repeats what was unfinished, a bake from its begin.
+   But a model is left at once, whatever the disk does: a start that finds it on trial still leaves it again.
 2. What the state calls active is what serves: after each change the cameras are given that model, between two frames.
    The old one serves until then; nothing here makes a camera wait.
 3. Nothing is reported before it is so: a model that was left is told of when the other one serves.
 4. No step is so long that a stop, a newer order or a person waits for its end, or that a good start is not counted.
 5. What the repository gets wrong fails no release: it is asked again, and the reason told. A release fails by what it
    is, or by what this device cannot do with it.
+6. One that hangs on trial is left by the end of the process, with the status `HUNG`; its start is never a good one.
 """
 
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -35,9 +37,8 @@ from edge.slot_work import accept, advance, assign, hold, is_way_back, nothing_a
 from edge.slots import SlotStore, models_folder
 from edge.updating.broken_off import NewerError, StoppedError, UnwrittenError
 from edge.updating.fetching import Fetcher, clear_downloads, open_fetcher
-from edge.updating.judge import hold_golden, tune_on_arrival
 from edge.updating.proving import Proving, release_folder
-from edge.updating.seen_time import SeenTime
+from edge.updating.seen_time import SURE_S, Pulse, SeenTime
 from edge.updating.time_floor import ExpiredError
 from edge.updating.way_back import turn_back
 
@@ -46,6 +47,7 @@ SWAP_S: Final = 30.0
 STOP_S: Final = 5.0
 RETRY_S: Final = 30.0
 LONGEST_S: Final = 3600.0
+HUNG: Final = 70
 _IDLE_S: Final = 5.0
 _PROVING_S: Final = 0.5
 _DARK: Final = "it waits: no camera gives a frame to judge it by"
@@ -95,6 +97,7 @@ class Updater:
         self._begun_s = time.monotonic()
         self._place = f"{config.site}/{config.device}"
         self._seen = SeenTime(detection.looked)
+        self._pulse = Pulse(lambda: detection.beat_s)
         self._proving = Proving(config, store, detection, clock=self._seen.now_s)
         self._refused = 0
         self._fetcher: Fetcher | None = None
@@ -124,11 +127,11 @@ class Updater:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread. A daemon that was stopped in order has started well."""
+        """End the thread. A daemon that was stopped in order has started well, but not with a trial that hangs."""
         self._stopping.set()
         self._woken.set()
         self._thread.join(STOP_S)
-        if self._thread.is_alive():
+        if self._thread.is_alive() or (self._store.slots.on_trial and self._detection.silent_s >= SURE_S):
             return
         try:
             self._store.write(settled(self._store.slots))
@@ -305,11 +308,8 @@ class Updater:
         offered = fetcher.release(work.assignment.target)
         try:
             accepted = accept(self._store.slots, offered.signed, now_ms=_now_ms())
-        except ValueError as error:
-            return self._fail(str(error))
-        try:
             self._store.require_room(offered.archive_bytes + offered.signed.unpacked_bytes)
-        except WeakspotError as error:
+        except (ValueError, WeakspotError) as error:
             return self._fail(str(error))
         self._put(accepted)
         return 0.0
@@ -338,16 +338,18 @@ class Updater:
         return 0.0
 
     def _hold_golden(self, _slots: Slots, work: Work) -> float:
-        """Measure on arrival which way of running it is the fastest good one, then hold that against its golden set."""
-        folder = self._store.path(work.assignment.number)
-        for judged in (tune_on_arrival, hold_golden):
-            verdict = judged(self._config, folder, on_wait=self._meanwhile)
-            if verdict.outcome == "fail":
-                return self._fail(verdict.reason)
+        if fault := self._proving.arrive(work, on_wait=self._meanwhile):
+            return self._fail(fault)
         self._put(advance(self._store.slots, "shadow", now_ms=_now_ms()))
         return 0.0
 
     def _prove(self, slots: Slots, work: Work) -> float:
+        if slots.on_trial and self._pulse.hangs():
+            self._fail(f"it hangs: it has been at one frame for {self._detection.silent_s:.0f} s")
+            _log.critical(
+                "the process ends, for nothing else ends a model that hangs; the next start serves the old one"
+            )
+            os._exit(HUNG)
         dark = self._seen.is_dark
         if not dark and work.reason == _DARK:
             slots = told(slots, msgspec.structs.replace(work, reason=""))

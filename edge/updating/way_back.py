@@ -3,7 +3,8 @@
 Laws:
 
 1. It is not compared with what is known to be bad: beside one that "sees" everything each good one has too few boxes.
-   It was held against its golden set before; now it must work: numbers that are finite, no frame that it fails on.
+   It was held against its golden set before, where it has one; now it must work: numbers that are finite, no frame
+   that it fails on.
 2. It serves at once: each frame more that the bad one looks at is a frame lost.
 """
 

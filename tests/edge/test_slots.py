@@ -1,11 +1,13 @@
 """The models on a device's disk: hostile archives, a full disk, SIGKILL and a power cut, and the commands for them."""
 
 import contextlib
+import errno
 import gzip
 import hashlib
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -19,6 +21,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from edge import slots as slots_module
 from edge.by_hand import go_back
 from edge.check import Outcome, _check_slots, check_device
 from edge.cli import main
@@ -30,9 +33,19 @@ from edge.contract.rollout import Assignment
 from edge.detector.opening import find_starter
 from edge.health import hold_folder
 from edge.opening import active_release, factory_line, open_configured
-from edge.slot_state import Slots, revert
+from edge.slot_state import Slots, revert, start
 from edge.slot_work import accept, advance, assign, begin_trial, confirm, hold
-from edge.slots import SPARE_BYTES, ByHand, SlotStore, active_model, ask, broken_slots, models_folder, read_slots
+from edge.slots import (
+    SPARE_BYTES,
+    ByHand,
+    SlotStore,
+    UnreadError,
+    active_model,
+    ask,
+    broken_slots,
+    models_folder,
+    read_slots,
+)
 from tests.edge.releases import made_release, signed_of
 from tests.edge.test_spool_crash import Disk
 
@@ -310,6 +323,115 @@ def test_an_unreadable_state_is_set_aside_and_the_factory_serves(store, tmp_path
     assert [path.read_bytes() for path in aside] == [content]
     take(after, *packed(tmp_path, 12))
     assert active_model(store.folder, LINE) == store.path(12)
+
+
+def test_a_floor_outlives_a_death_while_the_state_is_set_aside(store, tmp_path, monkeypatch) -> None:
+    """It goes on after the broken file was found, and before what remains of it is written."""
+    take(store, *packed(tmp_path, 12))
+    broken = json.loads((store.folder / "slots.json").read_bytes()) | {"starts": 99}
+    (store.folder / "slots.json").write_text(json.dumps(broken))
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SlotStore, "write", die)
+        with pytest.raises(KeyboardInterrupt):
+            SlotStore(store.folder, LINE)
+    assert SlotStore(store.folder, LINE).slots.highest == 12
+
+
+@contextlib.contextmanager
+def no_files() -> Iterator[None]:
+    """As many files are open as may be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@contextlib.contextmanager
+def not_given(path: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A disk that is broken where a file lies."""
+    read = Path.read_bytes
+
+    def refuse(self: Path) -> bytes:
+        if self == path:
+            raise OSError(number, os.strerror(number), str(path))
+        return read(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refuse)
+        yield
+
+
+@contextlib.contextmanager
+def replaced(path: Path, make: Callable[[Path], object]) -> Iterator[None]:
+    kept = path.rename(path.with_name("kept"))
+    make(path)
+    try:
+        yield
+    finally:
+        path.rmdir() if path.is_dir() else path.unlink()
+        kept.rename(path)
+
+
+UNREAD = {
+    "too many open files": lambda *_: no_files(),
+    "a loop of links": lambda folder, _: replaced(folder / "slots.json", lambda path: path.symlink_to(path)),
+    "a folder": lambda folder, _: replaced(folder / "slots.json", lambda path: path.mkdir()),
+    "a bad block": lambda folder, patch: not_given(folder / "slots.json", errno.EIO, patch),
+    "another's": lambda folder, patch: not_given(folder / "slots.json", errno.EACCES, patch),
+    "no files left in the system": lambda folder, patch: not_given(folder / "slots.json", errno.ENFILE, patch),
+    "a bad block in the spare room": lambda folder, patch: not_given(folder / "slots.spare", errno.EIO, patch),
+}
+
+
+@pytest.mark.parametrize("fault", UNREAD.values(), ids=UNREAD.keys())
+def test_a_state_that_the_disk_does_not_give_is_not_taken_for_broken(store, tmp_path, monkeypatch, fault) -> None:
+    """The factory's serves for this start. The releases and the floor against older ones are there for the next."""
+    monkeypatch.setattr(slots_module, "READ_AGAIN_S", 0.0)
+    take(store, *packed(tmp_path, 12))
+    before = {path: path.read_bytes() for path in store.folder.rglob("*") if path.is_file()}
+    ask(store.folder, ByHand(to=0))
+    with fault(store.folder, monkeypatch):
+        closed = SlotStore(store.folder, LINE)
+        assert closed.closed
+        assert (closed.slots, active_model(store.folder, LINE)) == (Slots(model=LINE), None)
+        assert (start(closed.slots, now_ms=1)[1], closed.prune(), closed.is_asked(), closed.asked()) == (
+            0,
+            (),
+            False,
+            None,
+        )
+        with pytest.raises(UnreadError, match=r"cannot read .*slots\."):
+            closed.write(msgspec.structs.replace(closed.slots, sequence=1), at_once=True)
+        with pytest.raises(UnreadError):
+            read_slots(store.folder, LINE)
+    after = SlotStore(store.folder, LINE)
+    assert (after.closed, after.slots.active, after.slots.highest) == ("", 12, 12)
+    assert after.asked() == ByHand(to=0)
+    assert {path: path.read_bytes() for path in store.folder.rglob("*") if path.is_file()} == before
+
+
+def test_what_the_disk_gives_at_last_is_taken(store: SlotStore, tmp_path: Path, monkeypatch) -> None:
+    """An I/O error of a moment costs nothing."""
+    monkeypatch.setattr(slots_module, "READ_AGAIN_S", 0.0)
+    take(store, *packed(tmp_path, 12))
+    refusals = [OSError(errno.EIO, "Input/output error")] * (slots_module.READS - 1)
+    read = slots_module.read_kept
+
+    def refuse(path: Path, spare: Path):
+        if refusals:
+            raise refusals.pop()
+        return read(path, spare)
+
+    monkeypatch.setattr(slots_module, "read_kept", refuse)
+    assert (SlotStore(store.folder, LINE).slots, refusals) == (store.slots, [])
 
 
 def test_opening_repeats_what_was_unfinished(store: SlotStore, tmp_path: Path) -> None:

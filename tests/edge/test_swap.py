@@ -20,12 +20,15 @@ from edge.contract.samples import Reason, decode_event
 from edge.daemon import Daemon
 from edge.detector.opening import CARD_NAME, find_starter
 from edge.frame import Frame
+from edge.health import read_status
 from edge.opening import open_configured, open_slot, open_spool
+from edge.pipeline import Pipeline
 from edge.places import Place
 from edge.serving import Serving, move_places, open_serving, warm
 from edge.slot_work import accept, advance, assign, begin_trial, hold
 from edge.slots import SlotStore, models_folder, read_slots
 from edge.spool import SampleState, Spool
+from edge.updating.updater import begin_start
 from tests.brokers import wait_until
 from tests.edge.releases import made_release, reordered, signed_of
 from tests.edge.updating.stand_ins import order_of
@@ -233,6 +236,50 @@ def test_what_was_counted_and_what_was_open_is_not_lost(idle: Daemon, config: Ed
     sighted = [detection.queue.get_nowait() for _ in range(detection.queue.qsize())]
     assert {one.serving.number for one in sighted if one.mined.at.frame.sequence < 20} == {0}
     assert {one.mined.reason for one in sighted} >= {Reason.CONTROL}
+
+
+def test_a_model_that_hangs_is_told_of_and_not_waited_for(config: EdgeConfig, spool: Spool, monkeypatch) -> None:
+    """Who stops the daemon gets it stopped; a thread that is in a vendor's code cannot be ended."""
+    daemon = Daemon(config, detector=open_configured(config, cached=False), spool=spool)
+    detection, let_go, stopped = daemon._detection, threading.Event(), threading.Event()
+    monkeypatch.setattr(Pipeline, "step", lambda *_: let_go.wait(120.0))
+    monkeypatch.setattr("edge.detection.HALT_S", 0.6)
+    daemon.start()
+    assert detection.silent_s < 0.6, "without frames it turns"
+    wait_until(lambda: detection.silent_s > 0.6, deadline_s=60.0, what="it hangs")
+    threading.Thread(target=lambda: (daemon.stop(), stopped.set()), daemon=True).start()
+    try:
+        assert stopped.wait(30.0)
+        assert detection.alive
+    finally:
+        let_go.set()
+    wait_until(lambda: not detection.alive, what="it goes on, and ends")
+
+
+def test_a_picture_that_stands_still_is_looked_at_and_cannot_be_judged(idle: Daemon) -> None:
+    detection, eye, watched = idle._detection, idle._eyes[0], []
+    detection.watch_with(watched.append)
+    still = np.random.default_rng(0).integers(0, 255, (96, 192, 3), np.uint8)
+    for i in range(12):
+        detection.look(eye, Frame(still, "front", i, 0, i * 10.0))
+    looked = detection.looked()
+    assert eye.frozen
+    assert looked.frames == 12
+    assert looked.moving == len(watched) < 8
+
+
+def test_a_state_that_cannot_be_read_turns_updates_off(config: EdgeConfig, spool: Spool, monkeypatch) -> None:
+    """The factory's model serves, a person can read why, and the hub orders nothing of it; the disk stays as it is."""
+    monkeypatch.setattr("edge.slots.READ_AGAIN_S", 0.0)
+    state = models_folder(config.data_dir) / "slots.json"
+    (state / "in the way").mkdir(parents=True)
+    daemon = Daemon(config, detector=open_configured(config, cached=False), spool=spool, slots=begin_start(config))
+    daemon._publish_health()
+    assert (daemon._updater, daemon._detection.serving.number) == (None, 0)
+    status = read_status(config.data_dir)
+    assert status is not None
+    assert status.running.endswith(f"; UPDATES ARE OFF: cannot read {state}: Is a directory")
+    assert [path.name for path in state.parent.iterdir()] == ["slots.json"]
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from edge.contract.errors import UnusableError
 from edge.contract.judgement import Figures, side
 from edge.contract.rollout import PHASES, Phase, RolloutReport, TrialPlan
 from edge.contract.status import Assignment
-from hub.rollout_rules import MAX_STEP_MS, adopt, halt, hear, resume, roll_back, step
+from hub.rollout_rules import MAX_STEP_MS, adopt, give_way, halt, hear, resume, roll_back, step, turned_up
 from hub.rollout_state import (
     AWAY_MS,
     OLDER_COPY,
@@ -190,6 +190,151 @@ def test_who_joins_late_gets_what_is_current() -> None:
     run.step()
     assert run.wave(4) == [Place("lab", "cam1")]
     assert assignment(run.rollout, run.rollout.members["lab", "cam1"]).action == "install"
+
+
+def at_night(*, online: int = 5, of: int = 100) -> Run:
+    """A rollout that is complete with the few that were online; now the others come."""
+    run = Run(fleet(of, offline=of - online))
+    for wave in range(4):
+        run.until(lambda at=wave: run.rollout.wave >= at)
+        run.confirm(wave)
+    run.until(lambda: run.rollout.state == "complete")
+    assert len(run.rollout.members) == online
+    for place in run.devices:
+        run.go(place, online=True)
+    return run
+
+
+def late_ones(run: Run) -> list[Place]:
+    """Those that joined late and have not confirmed."""
+    return [place for place in run.wave(4) if run.rollout.members[place].phase != "confirmed"]
+
+
+def test_a_wave_is_a_share_of_all_though_most_are_away() -> None:
+    run = Run(fleet(100, offline=80))
+    sizes = []
+    for wave in range(4):
+        run.until(lambda at=wave: run.rollout.wave >= at)
+        sizes.append(len(run.wave(wave)))
+        run.confirm(wave)
+    assert sizes == [1, 4, 15, 0], "5 and 25 of a hundred, of which 20 are there"
+    run = Run(fleet(100, offline=60))
+    run.up_to(2)
+    assert len(run.wave(2)) == 20, "25 of a hundred, not ten of forty"
+
+
+def test_who_comes_late_is_ordered_as_many_at_a_time_as_have_confirmed() -> None:
+    run = at_night()
+    for under_way in (5, 10, 20, 40, 20):
+        run.step(3)
+        assert len(late_ones(run)) == under_way
+        run.confirm(4)
+    run.step()
+    assert set(run.orders()) == set(run.devices)
+
+
+def test_late_ones_that_go_off_the_air_make_room_once() -> None:
+    run = at_night()
+    for _ in range(5):
+        run.step(2)
+        for place in run.wave(4):
+            run.go(place, online=False)
+        run.step(AWAY_MS // MINUTE)
+    assert len(run.wave(4)) == 10, "a release that takes devices off the air does not get the whole fleet"
+
+
+def test_late_ones_of_a_last_wave_that_runs_are_not_all_ordered_at_once() -> None:
+    run = Run(fleet(100, offline=70))
+    run.up_to(3)
+    confirmed = sum(one.phase == "confirmed" for one in run.rollout.members.values())
+    assert (len(run.wave(3)), confirmed) == (5, 25)
+    for place in run.devices:
+        run.go(place, online=True)
+    run.step(3)
+    assert (run.rollout.state, len(run.wave(4))) == ("running", 25)
+
+
+def test_one_comes_late_where_none_that_confirmed_is_left() -> None:
+    run = at_night(online=1, of=10)
+    members = dict(run.rollout.members)
+    forgotten(run, list(members))
+    run.step(2)
+    assert len(run.wave(4)) == 1
+
+
+def test_late_ones_that_fail_stop_what_is_complete() -> None:
+    run = at_night()
+    run.step()
+    first, second, *_ = run.wave(4)
+    run.say(first, "rolled_back", "blind")
+    run.step()
+    assert run.rollout.state == "complete", "one"
+    run.say(second, "rolled_back", "blind")
+    run.step()
+    assert (run.rollout.state, run.rollout.reason) == ("stopped", "joined late: 2 of 6 failed: blind")
+    assert set(run.orders().values()) == {"back"}
+    assert list(faults(run.rollout)) == []
+    ordered = set(run.orders())
+    run.step(30)
+    assert set(run.orders()) == ordered
+
+
+def test_late_failures_are_compared_with_all_devices() -> None:
+    run = at_night(online=70)
+    run.step()
+    for n, place in enumerate(run.wave(4)[:5]):
+        assert run.rollout.state == "complete", f"{n} of 100"
+        run.say(place, "rolled_back", "slow")
+        run.step()
+    assert run.rollout.state == "stopped"
+
+
+def test_late_ones_that_hang_stop_what_is_complete() -> None:
+    run = at_night()
+    run.step()
+    run.step(61)
+    assert run.rollout.reason == "joined late: 5 of 5 failed: 5 timed out"
+
+
+def test_what_late_ones_count_stops_what_is_complete() -> None:
+    run = at_night(online=20)
+    run.step()
+    with_figures(run, 4, sees=0.7, phase="trial")
+    run.step()
+    assert run.rollout.state == "stopped"
+    assert "all devices together" in run.rollout.reason
+    assert set(run.orders().values()) == {"back"}
+
+
+def test_who_was_away_when_it_was_complete_is_watched_as_a_late_one() -> None:
+    run = Run(fleet(40))
+    run.up_to(3)
+    away, there = run.wave(3)[:12], run.wave(3)[12:]
+    for place in away:
+        run.go(place, online=False)
+    for place in there:
+        run.say(place, "confirmed")
+    run.until(lambda: run.rollout.state == "complete")
+    assert run.wave(4) == away
+    assert list(faults(run.rollout)) == []
+    for place in away[:2]:
+        run.go(place, online=True)
+        run.say(place, "rolled_back", "blind")
+    run.step()
+    assert run.rollout.reason == "joined late: 2 of 12 failed: blind"
+
+
+def test_the_clocks_of_who_has_ended_or_is_away_stand() -> None:
+    run = at_night()
+    run.step()
+    for place in run.wave(4):
+        run.go(place, online=False)
+    for place in set(run.devices) - set(run.orders()):
+        run.go(place, online=False)
+    run.step(30)
+    settled = run.rollout.members
+    run.step()
+    assert run.rollout.members == settled, "nothing is to be written for ever"
 
 
 # Failures.
@@ -419,7 +564,86 @@ def test_a_failure_is_heard_though_the_model_of_before_has_the_same_name() -> No
     failed = hear(rollout, place, says("rolled_back", 5, serving=NEW, reason="blind"))
     assert failed.members[place].failed
     sent_back = replace(rollout, members={place: Member(place=place, wave=0, ordered_at_ms=NOW, action="back")})
-    assert hear(sent_back, place, says("rolled_back", 5, serving=NEW)) is sent_back, "it is not back, it runs it"
+    back = hear(replace(sent_back, state="stopped"), place, says("rolled_back", 5, serving=NEW))
+    assert standing(back, back.members[place]) == "back", "it says so after the swap; no name says more"
+
+
+@pytest.mark.parametrize(
+    ("state", "phase", "changes", "action"),
+    [
+        ("running", "trial", {}, "install"),  # it serves it, under a name that nobody ordered
+        ("running", "confirmed", {}, "install"),
+        ("halted", "confirmed", {}, "install"),
+        ("complete", "trial", {}, "install"),
+        ("stopped", "trial", {}, "back"),
+        ("rolled_back", "confirmed", {}, "back"),
+        ("replaced", "confirmed", {}, ""),  # the newer one comes to it
+        ("running", "shadow", {}, ""),  # it does not serve it
+        ("running", "rolled_back", {}, ""),
+        ("running", "rolled_back", {"serving": NEW}, ""),  # a model of before with the same name
+        ("running", "trial", {"serving": OLD}, ""),
+        ("running", "confirmed", {"serving": "street-13"}, ""),
+        ("running", "confirmed", {"number": 13}, ""),
+        ("running", "confirmed", {"rollout": "r-2"}, ""),
+        ("stopped", "confirmed", {"model": "yard"}, ""),
+    ],
+)
+def test_who_serves_it_under_another_name_is_taken_in(
+    state: str, phase: Phase, changes: dict[str, object], action: str
+) -> None:
+    place = Place("lab", "renamed")
+    before = replace(begun(), state=state)
+    report = says(phase, 7, **changes)
+    after = turned_up(before, place, report)
+    if not action:
+        assert after is before
+        return
+    member = after.members[place]
+    assert (member.action, member.wave, member.sequence) == (action, 4, 7)
+    assert standing(after, member) == {"back": "going_back", "trial": "waiting"}.get(
+        phase if action == "install" else "back", "confirmed"
+    )
+    assert list(faults(after)) == []
+    assert turned_up(after, place, says(phase, 8, **changes)) is after
+
+
+def test_a_stop_reaches_who_was_renamed_before_it() -> None:
+    run = Run(fleet(40))
+    run.step()
+    renamed = Place("lab", "renamed")
+    run.rollout = turned_up(run.rollout, renamed, says("confirmed", 7))
+    run.say(run.wave(0)[0], "rolled_back", "blind")
+    run.step()
+    assert (run.rollout.state, run.orders()[renamed]) == ("stopped", "back")
+
+
+def test_who_was_renamed_and_is_broken_has_failed() -> None:
+    place = Place("lab", "renamed")
+    after = turned_up(begun(), place, says("confirmed", 7, figures=counted(not_finite=3)))
+    assert after.members[place].failed
+
+
+def test_who_has_not_ended_goes_back_when_another_comes() -> None:
+    run = Run(fleet(40))
+    run.up_to(2)
+    on_trial, failed, away, broken, *confirmed = run.wave(2)
+    run.say(on_trial, "trial")
+    run.say(failed, "rolled_back", "slow")
+    run.go(away, online=False)
+    run.sequence += 1
+    run.rollout = hear(run.rollout, broken, says("confirmed", run.sequence, figures=counted(not_finite=3)))
+    for place in confirmed:
+        run.say(place, "confirmed")
+    run.rollout = give_way(halt(run.rollout, reason="by hand"), now_ms=run.now_ms)
+    assert run.rollout.state == "replaced"
+    assert {place for place, action in run.orders().items() if action == "back"} == {on_trial, away, broken}
+    assert list(faults(run.rollout)) == []
+    settled = run.rollout
+    run.say(on_trial, "rolled_back")
+    assert standing(run.rollout, run.rollout.members[on_trial]) == "back"
+    run.step(10)
+    assert run.rollout.members.keys() == settled.members.keys()
+    assert run.rollout.state == "replaced"
 
 
 def forgotten(run: Run, places: list[Place]) -> None:
@@ -520,7 +744,7 @@ def test_what_no_device_sees_alone_stops_it_together(sees: float, phase: Phase, 
     assert run.rollout.state == ("stopped" if stops else "running")
     if stops:
         assert (run.rollout.wave, count_wave(run.rollout, 2).devices) == (1, 0)
-        assert "on 10 devices" in run.rollout.reason
+        assert "10 devices" in run.rollout.reason
         assert set(run.orders().values()) == {"back"}, "the canary, too"
 
 
@@ -827,6 +1051,17 @@ class AnyRollout(RuleBasedStateMachine):
         self.hear(self.place(number), says("confirmed", 10_000 + other, **{field: "forged"}))
         assert self.run_.rollout is before
 
+    @rule(number=st.integers(0, 59), phase=st.sampled_from(PHASES))
+    def turn_up(self, number: int, phase: Phase) -> None:
+        """A device says something that has no order, and perhaps a place that is not of the fleet."""
+        before = self.run_.rollout
+        self.run_.sequence += 1
+        place = Place("lab", f"cam{number}")
+        self.run_.rollout = turned_up(before, place, says(phase, self.run_.sequence))
+        new = self.run_.rollout.members.keys() - before.members.keys()
+        assert new <= {place}
+        assert not new or phase in {"trial", "confirmed"}
+
     @rule(number=st.integers(0, 59), online=st.booleans())
     def come_or_go(self, number: int, online: bool) -> None:
         self.run_.go(self.place(number), online=online)
@@ -849,6 +1084,11 @@ class AnyRollout(RuleBasedStateMachine):
         new = after.members.keys() - before.members.keys()
         if before.state in {"halted", "stopped", "rolled_back"}:
             assert not new
+        late = [one for one in new if after.members[one].wave == after.plan.late_wave]
+        if late:  # law 9, seen from outside
+            have = sum(one.phase == "confirmed" and not one.failed for one in after.members.values())
+            assert len(late) <= max(1, have)
+            assert count_wave(after, after.plan.late_wave).waiting <= max(1, have)
         for place in new:
             assert self.run_.devices[place].online
 
@@ -857,14 +1097,14 @@ class AnyRollout(RuleBasedStateMachine):
         rollout = self.run_.rollout
         assert list(faults(rollout)) == []
         if rollout.state == "stopped":  # law 2
-            worst = [w for w in range(rollout.wave + 1) if count_wave(rollout, w).failed]
+            worst = [w for w in range(rollout.plan.late_wave + 1) if count_wave(rollout, w).failed]
             assert worst
             assert any(one.action == "back" for one in rollout.members.values())
             for one in rollout.members.values():
                 if one.wave == rollout.wave:
                     assert one.action == "back"
         if rollout.state == "running" and rollout.wave == 0:
-            assert len(rollout.members) <= 2
+            assert sum(one.wave == 0 for one in rollout.members.values()) <= 2
         if rollout.state != "complete":
             reach = (0, *rollout.plan.waves_permille)
             drawn = sum(one.wave <= rollout.plan.last_wave for one in rollout.members.values())

@@ -16,6 +16,8 @@ from edge.contract.topics import Kind, topic
 from edge.slot_state import Slots
 from edge.slot_work import accept, advance, assign, begin_trial, confirm, hold, report_of
 from hub.check import check_lines, status_lines
+from hub.rollout_lines import status_lines as lines_of
+from hub.rollout_rules import MAX_STEP_MS
 from hub.rollout_state import OLDER_COPY, Place, Rollout, RolloutPlan
 from hub.rollouts import (
     RolloutPost,
@@ -245,7 +247,9 @@ def test_reports_that_are_not_of_an_order_are_harmless(world: World) -> None:
     before = world.rollout
     stranger = Place("lab", "cam1" if place.device != "cam1" else "cam2")
     for device, said in (
-        (stranger.device, report(order, "confirmed", 1)),  # it has no order
+        (stranger.device, report(order, "shadow", 1)),  # it has no order, and does not serve it
+        (stranger.device, report(order, "confirmed", 1, serving=OLD)),
+        (stranger.device, report(order, "confirmed", 1, rollout="r-other")),
         (place.device, report(order, "confirmed", 1, rollout="r-other")),
         (place.device, report(order, "confirmed", 1, serving=OLD)),
         (place.device, report(order, "confirmed", 1, number=99)),
@@ -341,13 +345,12 @@ def test_a_device_that_was_renamed_is_sent_back_under_its_new_name(
     world.step()
     ((canary, order),) = world.line.retained.items()
     world.hear(Kind.STATE, online("renamed"), "renamed")
-    said = encode(report(order, phase, 7, serving=serving))
-    world.hear(Kind.REPORT, said, "renamed")
+    world.hear(Kind.REPORT, encode(report(order, phase, 7, serving=serving)), "renamed")
     world.step(2)
-    assert Place("lab", "renamed") not in world.line.retained, "nothing was stopped"
+    found = world.line.retained.get(Place("lab", "renamed"))
+    assert (found is not None and found.action == "install") == ordered, "nothing was stopped"
+    world.holds()
     world.say(canary, "rolled_back", "blind")
-    world.step(2)
-    world.hear(Kind.REPORT, said, "renamed")
     world.step(2)
     found = world.line.retained.get(Place("lab", "renamed"))
     assert (found is not None and found.action == "back") == ordered
@@ -363,7 +366,185 @@ def test_a_device_that_was_renamed_is_sent_back_under_its_new_name(
     world.holds()
 
 
+@pytest.mark.parametrize("sent_back", [False, True])
+def test_a_device_that_was_renamed_after_the_stop_is_sent_back(world: World, sent_back: bool) -> None:
+    begin(world, 12)
+    world.step()
+    ((canary, order),) = world.line.retained.items()
+    if sent_back:
+        roll_back_rollout(world.store, "street", now_ms=world.now_ms)
+    else:
+        world.say(canary, "rolled_back", "blind")
+    world.step(2)
+    world.hear(Kind.REPORT, encode(report(order, "confirmed", 7)), "renamed")
+    world.step(2)
+    assert world.line.retained["lab", "renamed"].action == "back"
+    world.holds()
+
+
+def test_a_device_that_was_renamed_does_not_hide_that_the_database_is_an_older_copy(
+    world: World, tmp_path: Path
+) -> None:
+    """What a device reports may be heard before what it was ordered."""
+    begin(world)
+    world.up_to(1)
+    backup(world, tmp_path / "backup.db")
+    world.up_to(2)
+    world.confirm_all()
+    retained = dict(world.line.retained)
+    restore(world, tmp_path / "backup.db")
+    world.step()
+    for place, order in retained.items():
+        world.hear(Kind.REPORT, encode(report(order, "confirmed", 50)), place.device)
+    for place, order in retained.items():
+        world.hear(Kind.ASSIGN, encode(order), place.device)
+    world.step(10)
+    assert (world.rollout.state, world.rollout.reason) == ("halted", OLDER_COPY)
+    assert world.line.retained == retained
+    world.holds()
+
+
+# Those that come late.
+
+
+def at_night(world: World, *, but: int = 5) -> None:
+    """The rollout is complete with a few; the others come back."""
+    for n in range(but, 40):
+        world.hear(Kind.STATE, online(f"cam{n}", is_online=False, at_ms=NOW + 1), f"cam{n}")
+    begin(world)
+    world.up_to(3)
+    world.confirm_all()
+    world.step(2)
+    assert (world.rollout.state, len(world.rollout.members)) == ("complete", but)
+    for n in range(but, 40):
+        world.hear(Kind.STATE, online(f"cam{n}", at_ms=NOW + 2), f"cam{n}")
+    world.line.take()
+
+
+def test_who_comes_in_the_morning_is_not_ordered_at_once(world: World) -> None:
+    at_night(world)
+    for ordered in (5, 10, 20):
+        world.step(12)
+        assert len(world.line.take()) == ordered
+        world.step(12)
+        assert world.line.take() == [], "it waits for them"
+        world.confirm_all()
+        world.holds()
+    world.step(12)
+    assert len(world.rollout.members) == 40
+
+
+def test_what_is_complete_stops_when_late_ones_fail(world: World) -> None:
+    at_night(world)
+    world.step(12)
+    for place in world.line.take()[:2]:
+        world.say(place, "rolled_back", "blind")
+    world.step(12)
+    assert (world.rollout.state, world.actions()) == ("stopped", {"back"})
+    assert world.rollout.reason == "joined late: 2 of 5 failed: blind"
+    world.holds()
+    world.confirm_all()
+    world.step(12)
+    shown = rollout_status(world.store, world.rollout)
+    assert {one.standing for one in shown.devices} == {"back"}
+    assert not any("the others keep it" in line for line in lines_of(shown))
+    begin(world, 13)
+    world.up_to(3)
+    world.confirm_all()
+    world.step(2)
+    assert world.rollout.state == "complete"
+    world.holds()
+
+
+def test_a_late_one_that_hangs_times_out_over_restarts(world: World) -> None:
+    at_night(world, but=38)
+    for _ in range(62):
+        world.step(60)
+        world.restart()
+    assert world.rollout.state == "stopped"
+    assert world.rollout.reason == "joined late: 2 of 2 failed: 2 timed out"
+
+
+def test_a_complete_one_is_written_while_a_late_one_is_under_way_and_not_after(world: World) -> None:
+    at_night(world, but=39)
+    world.step(60)
+    (late,) = (one.place for one in world.rollout.members.values() if one.wave == 4)
+
+    def written() -> int:
+        before = world.store._connection.total_changes
+        world.step(60)
+        return world.store._connection.total_changes - before
+
+    assert 0 < written() <= 6, "twice a minute: the head, the device and its order"
+    world.hear(Kind.STATE, online(late.device, is_online=False, at_ms=NOW + 3), late.device)
+    world.step(16 * 60)
+    assert written() == 0, "it is away, and its clock stands"
+    world.hear(Kind.STATE, online(late.device, at_ms=NOW + 4), late.device)
+    world.say(late, "confirmed")
+    assert written() == 0
+
+
+def test_a_late_one_that_a_newer_rollout_took_does_not_stop_the_older(world: World) -> None:
+    at_night(world, but=36)
+    world.step(12)
+    older = world.rollout
+    assert len(older.members) == 40
+    begin(world, 13)
+    late = {one.place for one in older.members.values() if one.wave == 4}
+    for _ in range(20):
+        for place, order in world.line.retained.items():
+            if place not in late or order.number == 13:
+                world.say(place, "confirmed")
+        world.step(2)
+    assert {world.line.retained[place].number for place in late} == {13}
+    roll_back_rollout(world.store, "street", now_ms=world.now_ms)
+    for _ in range(70):
+        world.now_ms += MAX_STEP_MS
+        world.clock += 10
+        world.step()
+    assert [one.state for one in world.store.rollouts.all()] == ["complete", "rolled_back"]
+    world.holds()
+
+
 # What people do.
+
+
+def test_who_has_not_ended_in_what_was_replaced_goes_back_first(world: World) -> None:
+    begin(world, 12)
+    world.up_to(2)
+    halt_rollout(world.store, "street")
+    wave = sorted(one.place for one in world.rollout.members.values() if one.wave == 2)
+    on_trial, *confirmed = wave
+    world.say(on_trial, "trial")
+    for place in confirmed:
+        world.say(place, "confirmed")
+    begin(world, 13)
+    world.step()
+    assert [one.state for one in world.store.rollouts.all()] == ["replaced", "running"]
+    world.holds()
+    orders = {place: (order.number, order.action) for place, order in world.line.retained.items() if place in wave}
+    assert orders[on_trial] == (12, "back")
+    assert {orders[place] for place in confirmed} <= {(12, "install"), (13, "install")}
+    world.up_to(3, but=on_trial)
+    assert world.line.retained[on_trial].number == 12, "beside what was given up nothing can be judged"
+    world.say(on_trial, "rolled_back")
+    world.step(12)
+    assert (world.line.retained[on_trial].number, world.line.retained[on_trial].action) == (13, "install")
+    world.holds()
+
+
+def test_who_confirmed_before_it_heard_that_it_was_replaced_installs_the_baseline(world: World) -> None:
+    start_rollout(world.store, signed(12), PLAN, now_ms=world.now_ms, baseline=signed(11))
+    world.step()
+    ((canary, _),) = world.line.retained.items()
+    halt_rollout(world.store, "street")
+    begin(world, 13)
+    world.step(2)
+    world.say(canary, "confirmed")  # nothing signed allows the way back
+    world.step(200)
+    order = world.line.retained[canary]
+    assert (order.number, order.action, order.instead_of) == (11, "install", 12)
+    world.holds()
 
 
 def test_one_rollout_a_line_and_a_device_of_another_line_is_left_alone(world: World) -> None:
@@ -399,6 +580,12 @@ def test_the_hub_s_status_names_what_runs_and_what_is_halted_in_one_line(world: 
     assert told() == ["rollouts   street/12 halted, gate/3 running"]
     roll_back_rollout(world.store, "street", now_ms=NOW)
     assert told() == ["rollouts   gate/3 running"]
+    begin(world, 13)
+    world.step()
+    ((canary, _),) = [one for one in world.line.retained.items() if one[1].number == 13]
+    world.say(canary, "rolled_back", "blind")
+    world.step()
+    assert told() == ["rollouts   gate/3 running, street/13 stopped"]
     for number in range(20):
         begin(world, 999_999, model=f"a-line-with-a-name-{number}")
     assert [len(line) for line in told()] == [80]
@@ -582,6 +769,7 @@ def test_a_backup_from_before_a_rollout_leaves_its_devices_alone(world: World, t
     begin(world, 12)
     world.up_to(1)
     backup(world, tmp_path / "backup.db")
+    world.confirm_all()  # who has not ended would be ordered back
     halt_rollout(world.store, "")
     world.step(2)
     begin(world, 13)
@@ -609,6 +797,23 @@ def test_a_backup_from_before_a_rollout_leaves_its_devices_alone(world: World, t
     world.holds()
 
 
+def test_a_backup_from_before_it_was_replaced_does_not_go_on(world: World, tmp_path: Path) -> None:
+    begin(world, 12)
+    world.step()
+    ((canary, _),) = world.line.retained.items()
+    backup(world, tmp_path / "backup.db")
+    halt_rollout(world.store, "")
+    begin(world, 13)
+    world.step(2)
+    retained = dict(world.line.retained)
+    assert (retained[canary].number, retained[canary].action, len(retained)) == (12, "back", 2)
+    restore(world, tmp_path / "backup.db")
+    hear_the_broker(world)
+    assert (world.rollout.number, world.rollout.state, world.rollout.reason) == (12, "stopped", OLDER_COPY)
+    assert world.line.retained == retained
+    world.holds()
+
+
 def test_its_own_orders_that_come_back_change_nothing(world: World) -> None:
     begin(world)
     world.up_to(2)
@@ -629,6 +834,8 @@ def test_forgetting_a_device_forgets_its_orders(world: World) -> None:
     world.up_to(3)
     scope = Scope("lab", "cam5", world.now_ms + 1, whole=True)
     list(world.store.upkeep.forget(scope, now_ms=world.now_ms + 1))
+    assert Place("lab", "cam5") not in world.rollout.members
+    world.hear(Kind.REPORT, encode(report(world.line.retained["lab", "cam5"], "confirmed", 9)), "cam5")
     assert Place("lab", "cam5") not in world.rollout.members
     world.hear(Kind.ASSIGN, encode(world.line.retained["lab", "cam5"]), "cam5")
     assert Place("lab", "cam5") not in world.rollout.members

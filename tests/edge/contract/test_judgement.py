@@ -232,10 +232,10 @@ def pool(seed: int, count: int, **worse) -> Verdict:
     ("worse", "reason"),
     [
         # a quarter fewer boxes: one device may lose half
-        ({"share": 0.7}, "of the old model's boxes on 12 devices"),
+        ({"share": 0.7}, "% of the old model's boxes, mean of 12 devices"),
         # two thirds more misses, then likely false boxes
-        ({"misses": 1.9}, "times the missed findings on 12 devices"),
-        ({"suspects": 1.9}, "times the suspect findings on 12 devices"),
+        ({"misses": 1.9}, " times the missed findings, mean of 12 devices"),
+        ({"suspects": 1.9}, " times the suspect findings, mean of 12 devices"),
     ],
 )
 def test_a_pool_finds_what_one_device_cannot(worse, reason):
@@ -294,6 +294,79 @@ def test_a_handful_of_findings_in_a_pool_decides_nothing(findings):
 def test_the_order_of_the_devices_says_nothing(devices, rng):
     mixed = rng.sample(devices, len(devices))
     assert judge_pool(mixed).outcome == judge_pool(devices).outcome
+
+
+def counted(**counts: tuple[int, int]) -> Figures:
+    """Return what one camera counted, the old model's number first."""
+    old, new = ({name: pair[which] for name, pair in counts.items()} for which in (0, 1))
+    return Figures(
+        frames=3600,
+        old=Side(**old, near=old.get("boxes", 0)),
+        new=Side(**new, near=new.get("boxes", 0)),
+    )
+
+
+LOSES = counted(boxes=(100, 60))
+MISSES = counted(boxes=(100, 100), missed=(20, 32))
+DOUBTS = counted(boxes=(100, 100), suspect=(20, 32))
+
+
+@pytest.mark.parametrize(
+    ("devices", "reason"),
+    [
+        # each loses two fifths of its boxes, and passes alone
+        ([LOSES] * 20, "60% of the old model's boxes, mean of 20 devices"),
+        # a busy street beside them that is well, with five times the boxes of all of them
+        ([*[LOSES] * 20, counted(boxes=(10_000, 9_900))], "62% of the old model's boxes, mean of 21 devices"),
+        # a quiet one beside them that sees four times as much: it counts as twice
+        ([*[LOSES] * 20, counted(boxes=(10, 40))], "67% of the old model's boxes, mean of 21 devices"),
+        # most keep all, some quiet ones lose nearly all: four fifths are left, whatever the logarithms' mean
+        ([*[counted(boxes=(20, 20))] * 48, *[counted(boxes=(10, 1))] * 12], ""),
+        # the same of findings
+        ([MISSES] * 20, "1.59 times the missed findings, mean of 20 devices"),
+        ([*[MISSES] * 20, counted(missed=(2000, 2000))], "1.55 times the missed findings, mean of 21 devices"),
+        ([*[DOUBTS] * 20, counted(suspect=(2000, 2000))], "1.55 times the suspect findings, mean of 21 devices"),
+        # the busy street alone loses, or misses more: that is one device of 21, and its own trial finds it
+        ([counted(boxes=(100, 95)), counted(boxes=(100, 98))] * 10 + [counted(boxes=(10_000, 4_000))], ""),
+        ([*[counted(boxes=(100, 100), missed=(20, 21))] * 20, counted(missed=(2000, 4000))], ""),
+        # who saw too little to compare is not among those that are named
+        ([*[LOSES] * 20, counted(boxes=(9, 9))], "60% of the old model's boxes, mean of 20 devices"),
+    ],
+)
+def test_a_busy_camera_counts_once(devices, reason):
+    assert judge_pool(devices) == Verdict(outcome="fail" if reason else "pass", reason=reason)
+    assert all(judge(one, enough=3600).outcome != "fail" for one in devices[:20]), "each passes alone"
+
+
+@st.composite
+def pools_alike(draw, *, most: float) -> list[Figures]:
+    """Draw cameras from quiet to busy that all keep about as much, and miss about as much more."""
+    kept, misses = draw(st.floats(0.3, most)), draw(st.floats(1.0, 2.0))
+    return [
+        counted(boxes=(boxes, round(boxes * kept)), missed=(missed, round(missed * misses)))
+        for boxes, missed in draw(st.lists(st.tuples(st.integers(40, 9999), st.integers(3, 999)), max_size=30))
+    ]
+
+
+@given(pools_alike(most=1.1), st.integers(LEAST_BOXES, 10**6), st.integers(2, 10**6))
+@settings(deadline=None)
+def test_how_much_a_camera_saw_without_a_difference_says_nothing(devices, boxes, findings):
+    quiet = counted(boxes=(LEAST_BOXES, LEAST_BOXES), missed=(2, 2))
+    busy = counted(boxes=(boxes, boxes), missed=(findings, findings))
+    assert judge_pool([*devices, busy]) == judge_pool([*devices, quiet])
+
+
+@given(st.lists(some_figures, max_size=8) | pools_alike(most=1.1), st.integers(0, 10**6), st.integers(0, 10**6))
+@settings(deadline=None)
+def test_a_camera_without_a_difference_makes_no_fail(devices, boxes, findings):
+    same = counted(boxes=(boxes, boxes), missed=(findings, findings), suspect=(findings, findings))
+    assert judge_pool([*devices, same]).outcome != "fail" or judge_pool(devices).outcome == "fail"
+
+
+@given(pools_alike(most=0.65).filter(lambda devices: len(devices) >= 10), st.integers(0, 10**6))
+@settings(deadline=None)
+def test_a_camera_without_a_difference_hides_no_ten_that_agree(devices, boxes):
+    assert judge_pool([*devices, counted(boxes=(boxes, boxes))]).outcome == "fail"
 
 
 def test_the_chance_of_a_look_is_shared_among_the_devices():

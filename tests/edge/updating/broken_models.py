@@ -153,19 +153,19 @@ open_runtime = detector.open_runtime
 
 def crash(path, *rest, **more):
     if (pathlib.Path(path).parent / "crash").exists():
-        os.abort()
+        {how}
     return open_runtime(path, *rest, **more)
 
 detector.open_runtime = crash
 """
 
 
-def crashes(folder: Path, monkeypatch) -> Path:
+def crashes(folder: Path, monkeypatch, *, how: str = "os.abort()") -> Path:
     """Make a model folder whose file kills the process that loads it: a vendor's bug, by `sitecustomize`."""
     (folder / "crash").parent.mkdir(parents=True, exist_ok=True)
     (folder / "crash").touch()
     hook = folder.parent / "hook"
     hook.mkdir()
-    (hook / "sitecustomize.py").write_text(CRASHING)
+    (hook / "sitecustomize.py").write_text(CRASHING.format(how=how))
     monkeypatch.setenv("PYTHONPATH", f"{hook}:{Path(__file__).parents[3]}")
     return starter_folder(folder, size=SIZE)

@@ -7,6 +7,7 @@ The disk and the state are real. Signatures, opening a model and judging it are 
 import contextlib
 import shutil
 import tarfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -151,6 +152,7 @@ class StandInDetection:
         self.served: list[int] = [number]
         self.refuses = ""
         self.not_finite = 0
+        self.silent_s = 0.0
         self.faults: list[str] = []
 
     def swap(self, serving, *, within_s: float) -> float:
@@ -161,7 +163,11 @@ class StandInDetection:
         return 1.0
 
     def looked(self) -> Looked:
-        return Looked(self.serving.number, 20, 0, self.not_finite)
+        return Looked(self.serving.number, 20, 0, self.not_finite, 20)
+
+    @property
+    def beat_s(self) -> float:
+        return time.monotonic() - self.silent_s
 
     def sizes(self) -> dict:
         return {}
@@ -286,8 +292,8 @@ def standing_in(patch: pytest.MonkeyPatch, repository: Repository) -> Iterator[J
     patch.setattr(updater, "open_fetcher", lambda folder, _updates: StandInFetcher(folder))
     patch.setattr(StandInJudge, "script", script)
     patch.setattr(proving, "Judge", StandInJudge)
-    patch.setattr(updater, "tune_on_arrival", lambda *_, **__: PASS)
-    patch.setattr(updater, "hold_golden", lambda *_, **__: script.golden)
+    patch.setattr(proving, "tune_on_arrival", lambda *_, **__: PASS)
+    patch.setattr(proving, "hold_golden", lambda *_, **__: script.golden)
     patch.setattr(updater, "open_slot", lambda _config, folder: SimpleNamespace(folder=folder, input_size=(192, 96)))
     patch.setattr(updater, "warm", lambda *_: None)
 

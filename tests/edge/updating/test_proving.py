@@ -109,6 +109,26 @@ def test_what_is_not_judged_by_then_is_no_pass(tmp_path: Path, judges: Judges) -
     assert baking.device.run().reason == "insufficient: the old model saw 3 boxes, of 10 to judge by"
 
 
+@pytest.mark.parametrize("phase", ["shadow", "trial"])
+def test_a_phase_in_which_nothing_can_be_judged_ends(tmp_path: Path, judges: Judges, phase: str) -> None:
+    """Cameras see, and of none of their frames a judge can tell: `within_s` from the first of them."""
+    judges.frames, judges.trial, bake_s = 0, WAIT, BAKE_S if phase == "trial" else 0
+    judges.shadow = WAIT if phase == "shadow" else PASS
+    now_s = 100.0
+    device = Device(device_config(tmp_path))
+    device.updater._proving._clock = lambda: now_s
+    device.order(order_of(1, bake_s=bake_s, within_s=600))
+    device.turn_until(phase)
+    device.turn()
+    now_s += bake_s + 599.0
+    device.turn()
+    assert device.store.slots.work.phase == phase
+    now_s += 1.0
+    last = device.run()
+    assert (last.phase, last.serving) == ("rolled_back", "starter-1")
+    assert last.reason.startswith("insufficient")
+
+
 @pytest.mark.parametrize("after_s", [0.0, BAKE_S / 2, BAKE_S - 1.0, BAKE_S + 1.0])
 def test_it_fails_at_any_time(baking: Baking, judges: Judges, after_s: float) -> None:
     judges.trial = WAIT

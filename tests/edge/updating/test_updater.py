@@ -14,7 +14,17 @@ from edge.updating import updater
 from edge.updating.proving import MOST_FAULTS
 from edge.updating.time_floor import ExpiredError
 from tests.edge.releases import empty_release
-from tests.edge.updating.stand_ins import FAIL, WAIT, Device, Judges, Repository, device_config, order_of, standing_in
+from tests.edge.updating.stand_ins import (
+    FAIL,
+    PASS,
+    WAIT,
+    Device,
+    Judges,
+    Repository,
+    device_config,
+    order_of,
+    standing_in,
+)
 
 WAY = ["assigned", "downloading", "verified", "staged", "golden", "shadow", "trial", "confirmed"]
 
@@ -201,6 +211,23 @@ def test_a_device_without_updates_says_so(tmp_path: Path, judges: Judges) -> Non
     device = Device(device_config(tmp_path, updates=False))
     device.order(order_of(1))
     assert device.run().reason == "this device takes no updates: its edge.toml has no [updates]"
+
+
+def test_a_golden_set_that_cannot_be_held_is_tried_again_and_not_for_ever(device: Device, judges: Judges) -> None:
+    """The device has no memory for it now: no fault of the release, and no pass."""
+    judges.golden = Verdict(outcome="insufficient", reason="its process was killed by SIGKILL")
+    device.order(order_of(1))
+    device.turn_until("golden")
+    device.turn(MOST_FAULTS - 1)
+    work = device.store.slots.work
+    assert (work.phase, work.reason) == ("golden", judges.golden.reason)
+    last = device.run()
+    assert (last.phase, last.reason) == ("rolled_back", f"insufficient: {judges.golden.reason}")
+    device.order(order_of(1, rollout="r2"))
+    device.turn_until("golden")
+    device.turn(MOST_FAULTS - 1)
+    judges.golden = PASS
+    assert device.run().phase == "confirmed", "another rollout has its own tries"
 
 
 def test_no_room_is_told_at_once(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from edge.updating.proving import MOST_FAULTS
 from edge.updating.updater import begin_start
 from tests.brokers import wait_until
 from tests.edge.releases import empty_release
-from tests.edge.test_slots import fill, small_disk  # noqa: F401
+from tests.edge.test_slots import ROOT, fill, no_files, small_disk  # noqa: F401
 from tests.edge.updating.stand_ins import (
     FAIL,
     PASS,
@@ -235,7 +235,7 @@ def long_step(monkeypatch: pytest.MonkeyPatch, *, asked: threading.Event) -> Non
             on_wait()
         return PASS
 
-    monkeypatch.setattr(updater, "tune_on_arrival", tune)
+    monkeypatch.setattr(proving, "tune_on_arrival", tune)
 
 
 def test_a_start_is_counted_as_good_while_a_release_is_measured(device: Device, monkeypatch, judges) -> None:
@@ -380,6 +380,77 @@ def test_what_serves_badly_is_left_though_nobody_can_judge_it(device: Device, ju
     monkeypatch.setattr(StandInJudge, "__enter__", refuse)
     device.detection.not_finite = 1
     device.turn(2)
+    assert device.detection.served == [0, 1, 0]
+
+
+# A model that hangs
+
+
+HANGING = """
+import sys
+from pathlib import Path
+import pytest
+from tests.edge.releases import empty_release
+from tests.edge.updating.stand_ins import WAIT, Device, Repository, device_config, order_of, standing_in
+
+folder = Path(sys.argv[1])
+with pytest.MonkeyPatch.context() as patch:
+    repository = Repository(folder, empty_release(folder / "starter-2", "starter-2"))
+    with standing_in(patch, repository) as judges:
+        judges.trial = WAIT
+        device = Device(device_config(folder))
+        device.order(order_of(1))
+        device.turn_until("trial")
+        device.detection.silent_s = 31.0
+        beat_s = device.detection.beat_s
+        type(device.detection).beat_s = beat_s
+        device.updater._pulse._clock = lambda: beat_s + device.detection.silent_s
+        device.turn()
+        device.detection.silent_s = 36.0
+        device.turn()
+"""
+
+
+def test_a_release_that_hangs_on_trial_ends_the_process_and_the_next_start_serves_the_old_one(tmp_path: Path) -> None:
+    """No thread can be ended. Nobody but the daemon itself may be there to end the process: no systemd, no person."""
+    command = [sys.executable, "-c", HANGING, str(tmp_path)]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert ended.returncode == updater.HUNG, ended.stderr
+    assert "the process ends" in ended.stderr
+    store = begin_start(device_config(tmp_path))
+    work = store.slots.work
+    assert (store.slots.active, work.phase) == (0, "rolled_back")
+    assert work.reason == "it hangs: it has been at one frame for 36 s"
+
+
+@pytest.mark.parametrize(("silent_s", "starts"), [(0.0, 0), (20.0, 1)])
+def test_a_start_that_ends_in_a_hang_is_no_good_one(device: Device, judges: Judges, silent_s, starts: int) -> None:
+    """A person stops the container before the daemon is sure of it, and starts it again: at most three times."""
+    judges.trial = WAIT
+    device.order(order_of(1))
+    device.turn_until("trial")
+    again = Device(device.updater._config)
+    again.detection.silent_s = silent_s
+    again.updater.start()
+    again.updater.stop()
+    assert on_disk(again).on_trial
+    assert on_disk(again).starts == starts
+
+
+# A disk that does not give what is on it
+
+
+def test_a_device_without_files_to_open_is_followed_on(device: Device) -> None:
+    """Too many files are open: the thread waits, and lives; what a person asked for is done afterwards."""
+    device.order(order_of(1))
+    assert device.run().phase == "confirmed"
+    ask(device.store.folder, ByHand(to=0))
+    with no_files():
+        assert not device.store.is_asked()
+        assert device.store.asked() is None
+        device.updater._woken.set()
+        device.updater._rest(1.0)
+    device.turn()
     assert device.detection.served == [0, 1, 0]
 
 

@@ -245,7 +245,7 @@ class Clock:
         self.now_s, self.frames = 1000.0, 20
         looked = device.detection.looked
         device.updater._seen._clock = lambda: self.now_s
-        device.updater._seen._looked = lambda: looked()._replace(frames=self.frames)
+        device.updater._seen._looked = lambda: looked()._replace(moving=self.frames)
         device.updater._seen._at_s = device.updater._seen._frame_s = self.now_s
 
     def pass_by(self, device: Device, seconds: float, *, fps: float) -> None:
