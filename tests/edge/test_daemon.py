@@ -144,6 +144,7 @@ fps = 5
 """
 
 
+@pytest.mark.slow
 @pytest.mark.broker
 def test_what_two_looks_see_reaches_the_hub_with_its_tags(tmp_path: Path, broker: Broker, hub, device) -> None:  # noqa: F811
     """A street through the whole device: what the control findings carry is what the heartbeat counts."""
@@ -214,6 +215,7 @@ def test_nothing_is_lost_or_doubled_when_the_device_is_killed(tmp_path: Path, br
     assert list(broken_samples(config.data_dir / "spool.db")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.broker
 def test_the_hub_is_away_for_a_whole_run(tmp_path: Path, broker: Broker, device) -> None:  # noqa: F811
     config = configure(tmp_path, port=broker.port, frames=30, camera="")

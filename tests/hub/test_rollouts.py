@@ -909,6 +909,7 @@ def state_of(database: Path) -> tuple[str, int]:
         return rollout.state, len(rollout.members)
 
 
+@pytest.mark.slow
 @pytest.mark.broker
 def test_hub_serve_rolls_out_stops_and_outlives_its_death(broker, tmp_path: Path) -> None:
     devices = [Obeying(broker.port, f"cam{n}") for n in range(6)]

@@ -163,6 +163,7 @@ def test_a_hundred_kills(tmp_path: Path, upload: str) -> None:
     run_rounds(tmp_path, rounds=100, seed=3, upload=upload)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_the_hub_is_away_for_the_whole_run_and_comes_back(tmp_path: Path) -> None:
     with ExitStack() as stack:

@@ -107,6 +107,7 @@ def test_the_quickstart_broker_carries_policies_too(tmp_path: Path, device) -> N
         follow_and_go_on(tmp_path, port, device)
 
 
+@pytest.mark.slow
 def test_nonsense_on_the_topic_is_refused_and_shown(broker, tmp_path: Path, device) -> None:
     config = configure(tmp_path, port=broker.port)
     retain(broker.port, site_policy_topic("yard"), b'{"schema": 1, "mining": {"zoom_budget": 9}}')

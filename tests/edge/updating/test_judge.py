@@ -299,6 +299,7 @@ def test_a_device_without_memory_tells_nothing_of_a_golden_set(tmp_path, monkeyp
     assert (verdict.outcome, verdict.reason) == ("insufficient", "its process was killed by SIGKILL")
 
 
+@pytest.mark.slow
 def test_a_model_that_hangs_is_its_fault_and_leaves_nothing_behind(tmp_path):
     config = broken.device(tmp_path)
     new = broken.spoiled(tmp_path / "new", broken.hangs)
