@@ -39,7 +39,7 @@ from tests.edge.updating import broken_models as broken
 
 PLAN = TrialPlan()
 BAKED = 3600
-CAMERAS = 1500
+CAMERAS = 2000
 BAD_CAMERAS = 100
 KINDS = {
     "good": Worse(),
