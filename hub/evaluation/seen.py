@@ -15,6 +15,7 @@ from edge.contract.errors import UnusableError
 from edge.detector.detections import Detections
 from edge.detector.detector import Detector
 from edge.detector.letterbox import Size
+from edge.frame import Image
 from hub.datasets.version import Member, Split, Version, read_image
 
 LOWEST_SCORE: Final = 0.01
@@ -57,13 +58,18 @@ def look(
     """
     seen = []
     for member in members:
-        found = detector.detect(read_image(folder, member), score_threshold=LOWEST_SCORE)
-        if not found.finite:
-            msg = f"{detector.card.release} gives NaN or infinity on the picture {member.name}: it cannot be measured"
-            raise UnusableError(msg)
-        seen.append(Seen(member, found.detections, detector.labels, detector.input_size))
+        seen.append(see(detector, member, read_image(folder, member)))
         on_image()
     return seen
+
+
+def see(detector: Detector, member: Member, image: Image) -> Seen:
+    """Run a detector over one picture `[h, w, 3]` that is at hand. Raises `UnusableError` as `look` does."""
+    found = detector.detect(image, score_threshold=LOWEST_SCORE)
+    if not found.finite:
+        msg = f"{detector.card.release} gives NaN or infinity on the picture {member.name}: it cannot be measured"
+        raise UnusableError(msg)
+    return Seen(member, found.detections, detector.labels, detector.input_size)
 
 
 def same_pictures(baseline: Sequence[Seen], candidate: Sequence[Seen]) -> bool:

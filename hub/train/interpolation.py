@@ -38,7 +38,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.contract.errors import UnusableError
 from edge.detector.detector import Detector, open_detector
 from edge.detector.letterbox import Size
 from edge.detector.opening import ModelFile
@@ -47,7 +46,7 @@ from hub.datasets.teaching import open_teacher, taught
 from hub.datasets.version import Member, Xyxy, read_image
 from hub.evaluation.ap import precisions
 from hub.evaluation.columns import columns
-from hub.evaluation.seen import LOWEST_SCORE, Seen
+from hub.evaluation.seen import Seen, see
 from hub.train.recipe import Recipe
 
 _PARABOLA: Final = 2
@@ -146,15 +145,12 @@ def views(member: Member, image: Image, *, pad_value: int) -> Iterator[tuple[Mem
 
 def look_in_views(detector: Detector, folder: Path, members: Iterable[Member]) -> list[Seen]:
     """Run a detector over each view of the pictures. Raises `UnusableError` as hub.evaluation.seen.look does."""
-    seen = []
-    for member in members:
-        for shown, image in views(member, read_image(folder, member), pad_value=detector.card.input.pad_value):
-            found = detector.detect(image, score_threshold=LOWEST_SCORE)
-            if not found.finite:
-                msg = f"{detector.card.release} gives NaN or infinity on the picture {member.name}: nothing is released"
-                raise UnusableError(msg)
-            seen.append(Seen(shown, found.detections, detector.labels, detector.input_size))
-    return seen
+    pad_value = detector.card.input.pad_value
+    return [
+        see(detector, shown, image)
+        for member in members
+        for shown, image in views(member, read_image(folder, member), pad_value=pad_value)
+    ]
 
 
 def seen_share(seen: Sequence[Seen]) -> float:
